@@ -1,0 +1,54 @@
+# The two commands for a fresh machine are `make demo` and `make test`; see `make help`.
+# They need Python 3.11 or newer, make and a package registry, and about 7 GB of disk (most of it is torch).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EVERYDAY := not slow and not gpu and not cluster
+
+.PHONY: help demo test test-all check format clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## install, then run the whole main job on data that needs no download
+	$(BIN)/raybd run demo
+
+test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, offline, no GPU
+	$(BIN)/python -m pytest -m "$(EVERYDAY)"
+
+test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
+	$(BIN)/python -m pytest -m "not gpu and not cluster"
+
+check: $(VENV)/installed-test ## format, lint, types, import contracts, everyday tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "$(EVERYDAY)"
+
+format: $(VENV)/installed-test ## put the code into the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The stamps make a second call instant, and a change of what is required installs it.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "raybd needs Python 3.11 or newer, got " + sys.version.split()[0] + ": make PYTHON=...")'
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '$(1)'
+endef
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(call install,.)
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt
+	$(call install,.[test])
+	touch $(VENV)/installed $@

@@ -1,0 +1,56 @@
+"""What a user sees of an error: one readable message and an exit code; a traceback only with --debug."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from raybd.cli.console import err
+from raybd.registry import BadInput
+
+FAULT, BAD_INPUT, NOTHING_FEASIBLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class Guarded(TyperCommand):
+    """A command that turns every exception into a message on stderr and the exit code of its kind."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; raises typer.Exit in place of any other exception."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if ctx.find_root().params["debug"]:
+                err.print_exception()
+            err.print(_message(error, ctx), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(_exit_code(error)) from error
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, BadInput):
+        return BAD_INPUT
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    from raybd.artifacts import GateRefused, NothingFeasible  # only here: it imports torch
+
+    codes = {NothingFeasible: NOTHING_FEASIBLE, GateRefused: REFUSED}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
+
+
+def _message(error: BaseException, ctx: typer.Context) -> str:
+    code = _exit_code(error)
+    if code == INTERRUPTED:
+        return _interrupted(ctx)
+    if code != FAULT:
+        return str(error)
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"{said}\nThis is a fault of raybd or of this machine, not of your input; `raybd --debug {ctx.info_name} ...` shows where it arose."
+
+
+def _interrupted(ctx: typer.Context) -> str:
+    study, runs = ctx.params.get("study"), ctx.params.get("runs")
+    if study is None:
+        return "Interrupted."
+    elsewhere = "" if str(runs) == "runs" else f" --runs {runs}"
+    return f"Interrupted. Finished trials are kept; go on with: raybd search {study} --resume{elsewhere}"

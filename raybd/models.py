@@ -1,0 +1,141 @@
+"""The model at raybd's door: normalisation inside, head and features by name, built from a name or a factory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raybd.architectures import ARCHITECTURES
+from raybd.factories import load_factory
+from raybd.registry import BadInput, nearest
+from raybd.seeds import IsolatedRandom
+
+
+class Classifier(nn.Module):
+    """A network `body` that takes images in [0, 1], normalises them first and gives logits (n, classes)."""
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, body: nn.Module, *, normalize: Mapping[str, Any] | None = None, head: str | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.head_name = head or _last_linear(body)
+        for name in ("mean", "std"):
+            # Not in the state dict: the weights that raybd writes fit the user's own network as it is.
+            values = torch.tensor(normalize[name]).float().view(1, -1, 1, 1) if normalize else None
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Tensor:
+        """Return logits (n, classes) for images (n, c, h, w) in [0, 1]."""
+        if self.mean is not None and self.std is not None:
+            x = (x - self.mean) / self.std
+        return self.body(x)  # type: ignore[no-any-return]
+
+    @property
+    def head(self) -> nn.Linear:
+        """The classification layer.
+
+        Raises:
+            BadInput: if there is no such linear layer.
+        """
+        named = dict(self.body.named_modules())
+        layer = named.get(self.head_name)
+        if not isinstance(layer, nn.Linear):
+            linear = [name for name, module in named.items() if isinstance(module, nn.Linear)]
+            raise BadInput(f"suspect.head: no linear layer '{self.head_name}'{nearest(self.head_name, linear)}")
+        return layer
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Tensor:
+        """Return what the head sees, (n, d)."""
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self(x)
+        finally:
+            handle.remove()
+        return seen[0]
+
+
+def _last_linear(body: nn.Module) -> str:
+    names = [name for name, module in body.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1] if names else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """How to build a network: a name of `ARCHITECTURES`, or the user's factory `module:function`.
+
+    A factory's module is a file in `folder`, the study's folder, or belongs to one of `packages`.
+    """
+
+    classes: int
+    shape: tuple[int, ...]
+    name: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    normalize: dict[str, Any] | None = None
+    head: str | None = None
+    folder: Path | None = None
+    packages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.factory is None):
+            raise BadInput("model: expected either a name or a factory")
+        if self.name is not None and self.name not in ARCHITECTURES:
+            raise BadInput(f"model.name: unknown '{self.name}'{nearest(self.name, ARCHITECTURES)}")
+        self._check_normalize()
+
+    def _check_normalize(self) -> None:
+        if self.normalize is None:
+            return
+        channels = self.shape[0]
+        for key in ("mean", "std"):
+            values = self.normalize.get(key)
+            if not isinstance(values, list | tuple) or len(values) != channels:
+                raise BadInput(f"suspect.normalize.{key}: expected {channels} numbers, one per channel, got {values!r}")
+        if min(self.normalize["std"]) <= 0:
+            raise BadInput(f"suspect.normalize.std: expected numbers above 0, got {self.normalize['std']!r}")
+
+    def build(self, seed: int) -> Classifier:
+        """Return a freshly initialised classifier, checked with one batch of blank images.
+
+        Raises:
+            BadInput: if the factory fails, gives no module, or the network cannot take images of `shape`.
+        """
+        with IsolatedRandom(seed):
+            body = self._body()
+        if not isinstance(body, nn.Module):
+            raise BadInput(f"suspect.factory: '{self.factory}' must return an nn.Module, got {type(body).__name__}")
+        model = Classifier(body, normalize=self.normalize, head=self.head).eval()
+        if self.head is not None:
+            _ = model.head
+        self._check_output(model)
+        return model
+
+    def _body(self) -> nn.Module:
+        try:
+            if self.factory is not None:
+                build = load_factory(self.factory, folder=self.folder, packages=self.packages)
+                return build(**self.arguments)  # type: ignore[no-any-return]
+            assert self.name is not None
+            return ARCHITECTURES[self.name](classes=self.classes, channels=self.shape[0], **self.arguments)
+        except TypeError as error:
+            raise BadInput(f"model.arguments: {self.factory or self.name} refused them ({error})") from error
+
+    def _check_output(self, model: Classifier) -> None:
+        what = f"images of {self.shape[0]} x {' x '.join(map(str, self.shape[1:]))} (channels, height, width)"
+        try:
+            with torch.inference_mode():
+                got = tuple(model(torch.zeros(2, *self.shape)).shape)
+        except RuntimeError as error:
+            raise BadInput(f"suspect: the model cannot take {what}: {error}") from error
+        if got != (2, self.classes):
+            raise BadInput(
+                f"suspect: for two {what} the model gave an output of shape {got}, "
+                f"expected (2, {self.classes}): one logit per class"
+            )

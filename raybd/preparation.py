@@ -1,0 +1,148 @@
+"""From settings to live objects: the bench every stage works at, and the suspect that lies on it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raybd.artifacts import Bench, Suspect
+from raybd.attacks import Workshop
+from raybd.data import split
+from raybd.evaluation.metrics import read
+from raybd.evaluation.twin import check_twin
+from raybd.models import Architecture
+from raybd.registry import BadInput, as_json, describe
+from raybd.scenarios import SCENARIOS
+from raybd.search.trial import SearchView
+from raybd.seeds import derive
+from raybd.settings import StudySettings
+from raybd.training import Compute
+from raybd.triggers import Trigger
+from raybd.weights import load_into, load_weights, state_of
+
+WEAK_BACKDOOR = 0.9
+"""Under this ASR a planted backdoor is reported as weak: its removal would prove little."""
+
+
+def bench(settings: StudySettings) -> Bench:
+    """Load and split the data and decide on architecture, trigger and compute.
+
+    Raises:
+        BadInput: whatever of it the user got wrong.
+    """
+    source = settings.source()
+    splits = split(
+        source,
+        settings.data.plan(),
+        seed=settings.data.seed,
+        folder=settings.folder,
+        trained_elsewhere=not settings.injects,
+    )
+    shape, classes = splits.clean_set.shape, splits.clean_set.classes
+    trigger = _trigger(settings)
+    if trigger is not None:
+        trigger.check(shape, classes)
+    resources = settings.resources
+    compute = Compute.detect(
+        threads=resources.cpus_per_trial, gpu=resources.gpus_per_trial > 0, precision=resources.precision
+    )
+    compute.apply()
+    return Bench(
+        architecture=settings.architecture(classes, shape),
+        splits=splits,
+        trigger=trigger,
+        augment=settings.augment,
+        compute=compute,
+        seed=settings.data.seed,
+    )
+
+
+def _trigger(settings: StudySettings) -> Trigger | None:
+    if settings.attack is not None:
+        return settings.attack.trigger()
+    return settings.trigger if isinstance(settings.trigger, Trigger) else None
+
+
+def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -> Suspect:
+    """Return the user's own model as a suspect; `origin` says in words where the weights came from.
+
+    Raises:
+        BadInput: if the weights cannot be read safely or do not fit the architecture.
+    """
+    assert settings.suspect is not None
+    model = ready.architecture.build(0)
+    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    return Suspect(
+        how="adopt",
+        bench=ready,
+        state=state_of(model),
+        knowledge=settings.trigger_knowledge,
+        facts={"origin": origin},
+    )
+
+
+def injected(settings: StudySettings, ready: Bench) -> Suspect:
+    """Plant the study's backdoor and train the never-poisoned twin.
+
+    Raises:
+        BadInput: if the twin obeys the trigger too, so that it is no backdoor.
+    """
+    assert settings.attack is not None
+    assert settings.training is not None
+    workshop = Workshop(
+        train=ready.splits.train,
+        fresh_model=ready.architecture.build,
+        recipe=settings.training,
+        augment=ready.augment,
+        compute=ready.compute,
+    )
+    scenario = SCENARIOS[settings.scenario]()
+    victim = scenario.build(settings.attack, workshop, seed=derive(settings.data.seed, "inject"))
+    check = check_twin(victim.twin, ready.splits.selection, victim.planted.trigger, ready.compute)
+    if not check.passed:
+        raise BadInput(
+            f"attack: this trigger is no backdoor: a model that never saw poison gives the goal label to "
+            f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
+        )
+    facts: dict[str, Any] = {
+        "attack": describe(settings.attack),
+        "training": as_json(settings.training),
+        "twin": as_json(check),
+        "training_seconds": victim.planted.last.seconds,
+    }
+    return _with_strength(Suspect.from_victim(victim, ready, facts))
+
+
+def _with_strength(suspect: Suspect) -> Suspect:
+    """The suspect with a warning if its backdoor hardly took."""
+    ready = suspect.bench
+    rate = read(suspect.model(), ready.splits.selection, suspect.trigger, ready.compute).attack_success_rate
+    if rate.rate >= WEAK_BACKDOOR:
+        return suspect
+    warning = f"the planted backdoor is weak: ASR {rate.rate:.1%} on selection; its removal proves little"
+    return replace(suspect, facts={**suspect.facts, "warnings": [warning]})
+
+
+def search_view(suspect: Suspect) -> SearchView:
+    """Return what a search may see of the suspect: clean set, selection, trigger; no test image.
+
+    Raises:
+        BadInput: if the trigger is unknown.
+    """
+    ready = suspect.bench
+    readings = read(suspect.model(), ready.splits.selection, suspect.trigger, ready.compute)
+    return SearchView(
+        architecture=ready.architecture,
+        state=suspect.state,
+        clean_set=ready.splits.clean_set,
+        selection=ready.splits.selection,
+        trigger=suspect.trigger,
+        augment=ready.augment,
+        compute=ready.compute,
+        seed=ready.seed,
+        reference_correct=readings.correct,
+    )
+
+
+def check_model(architecture: Architecture) -> int:
+    """Build the model once, with one batch of blank images through it; return its number of parameters."""
+    return sum(p.numel() for p in architecture.build(0).parameters())

@@ -1,0 +1,201 @@
+"""From plain mappings to checked components and back: tables, construction, JSON, digests."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class BadInput(ValueError):
+    """Something the user gave cannot be used; the message names it, what was got and what was expected."""
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return a hint that ends an error message: the nearest known word, else all of them."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
+
+
+def as_number(value: object, *, where: str) -> int | float:
+    """Return `value` as a finite number; text such as `1e-4` counts, because YAML 1.1 reads it as text.
+
+    Raises:
+        BadInput: if it is a boolean, no number, or not finite.
+    """
+    number = _parsed(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise BadInput(f"{where}: expected a number, got {value!r}")
+    return number
+
+
+def _parsed(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+def construct(cls: type[T], mapping: Mapping[str, Any], *, where: str) -> T:
+    """Build the dataclass `cls` from `mapping`, whose keys are its fields.
+
+    Raises:
+        BadInput: for an unknown or missing key, a wrong type, or a value the class itself refuses.
+    """
+    if not isinstance(mapping, Mapping):
+        raise BadInput(f"{where}: expected a mapping, got {mapping!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            raise BadInput(f"{where}: unknown key '{key}'{nearest(str(key), fields)}")
+    hints = typing.get_type_hints(cls)
+    values = {key: _coerced(value, hints[key], f"{where}.{key}") for key, value in mapping.items()}
+    missing = [name for name, f in fields.items() if name not in values and _required(f)]
+    if missing:
+        raise BadInput(f"{where}: missing key{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}")
+    try:
+        return cls(**values)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _coerced(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the field's type; only number text is converted, everything else must already fit."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return _coerced_union(value, typing.get_args(hint), where)
+    if hint is float:
+        return float(as_number(value, where=where))
+    if hint is int:
+        number = as_number(value, where=where)
+        if number != int(number):
+            raise BadInput(f"{where}: expected a whole number, got {value!r}")
+        return int(number)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return construct(hint, value, where=where)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_coerced(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
+    return _checked(value, hint, where)
+
+
+def _coerced_union(value: Any, options: Sequence[Any], where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    # Text comes first: a file name made of digits is still a file name.
+    for option in sorted((o for o in options if o is not type(None)), key=lambda o: o is not str):
+        try:
+            return _coerced(value, option, where)
+        except BadInput as error:
+            errors.append(error)
+    raise errors[-1]
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    if typing.get_origin(hint) is typing.Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            raise BadInput(f"{where}: got {value!r}{nearest(str(value), [str(o) for o in options])}")
+        return value
+    plain = typing.get_origin(hint) or hint
+    if isinstance(plain, type) and not isinstance(value, plain):
+        raise BadInput(f"{where}: expected {plain.__name__}, got {value!r}")
+    return value
+
+
+def build(table: Mapping[str, type[T]], mapping: Mapping[str, Any], *, where: str) -> T:
+    """Build the component that `mapping["kind"]` names in `table` from the other keys.
+
+    Raises:
+        BadInput: for an unknown kind (the nearest is suggested) and for all that `construct` refuses.
+    """
+    if not isinstance(mapping, Mapping) or "kind" not in mapping:
+        raise BadInput(f"{where}: expected a mapping with a 'kind', one of {', '.join(sorted(table))}")
+    kind = mapping["kind"]
+    if kind not in table:
+        raise BadInput(f"{where}.kind: unknown '{kind}'{nearest(str(kind), table)}")
+    return construct(table[kind], {k: v for k, v in mapping.items() if k != "kind"}, where=where)
+
+
+def describe(component: Any) -> dict[str, Any]:
+    """Return a component as the mapping that `build` takes: its kind and its fields, as plain JSON."""
+    return {"kind": type(component).kind, **as_json(component)}
+
+
+def as_json(value: Any) -> Any:
+    """Return dataclasses, tuples and paths as plain JSON values; fields marked `repr=False` are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = [f for f in dataclasses.fields(value) if f.repr]
+        return {f.name: as_json(getattr(value, f.name)) for f in kept}
+    if isinstance(value, Mapping):
+        return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def revive(cls: Any, data: Any) -> Any:
+    """Return the inverse of `as_json`: `data` as `cls`, a dataclass, an optional, a tuple, a dict or plain."""
+    origin, arguments = typing.get_origin(cls), typing.get_args(cls)
+    if origin in (typing.Union, types.UnionType):
+        if data is None:
+            return None
+        return revive(next(a for a in arguments if a is not type(None)), data)
+    if dataclasses.is_dataclass(cls) and isinstance(cls, type):
+        hints = typing.get_type_hints(cls)
+        return cls(**{k: revive(hints[k], v) for k, v in data.items()})
+    if origin is tuple:
+        return tuple(revive(arguments[0], v) for v in data)
+    if origin is list:
+        return [revive(arguments[0], v) for v in data]
+    if origin is dict:
+        return {k: revive(arguments[1], v) for k, v in data.items()}
+    return Path(data) if cls is Path else data
+
+
+def digest_of(data: Any) -> str:
+    """Return the SHA-256, in hex, of `data` as canonical JSON."""
+    text = json.dumps(as_json(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never half of it.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    text = json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON in `path`.
+
+    Raises:
+        BadInput: if it is missing or no JSON; the file is left as it was.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not readable as JSON ({error})") from error

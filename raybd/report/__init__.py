@@ -1,0 +1,26 @@
+"""A run as one page that opens offline, as `summary.json`, and as a table for a terminal."""
+
+import os
+from pathlib import Path
+
+from raybd.registry import write_json
+from raybd.report.contents import Examples, ReportInput
+from raybd.report.page import html
+from raybd.report.tables import summary, table_rows
+
+__all__ = ["Examples", "ReportInput", "summary", "table_rows", "write"]
+
+
+def write(run: ReportInput, folder: Path) -> Path:
+    """Write `report.html` and `summary.json` into `folder` and return the page's path.
+
+    Both replace what was there, each in one step, so that a reader never meets half a page.
+    """
+    page = html(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "summary.json", summary(run))
+    path = folder / "report.html"
+    draft = path.with_suffix(".html.tmp")
+    draft.write_text(page, encoding="utf-8")
+    os.replace(draft, path)
+    return path

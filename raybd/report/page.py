@@ -1,0 +1,283 @@
+"""The page: every section as plain values, and the template that sets them."""
+
+import json
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from raybd.report import assessment_figures, search_figures, tables
+from raybd.report.contents import Card, ReportInput
+from raybd.report.pictures import gallery
+from raybd.report.references import used
+from raybd.report.sequela import membership_sections, reinjection_section
+from raybd.report.style import MUTED, Figure, marks
+from raybd.report.trials import KINDS, kind_of, published
+from raybd.report.verdict import trust, verdict, warnings
+from raybd.report.wording import bracket, count, decimal, digest, name_of, percent, seconds, setting, short
+
+SPLITS = {
+    "train": "what the suspect was or would be trained on",
+    "clean_set": "the defender trains on it",
+    "selection": "the search looks at it; the choice is made here",
+    "test": "looked at by the assessment only",
+    "members": "known training images of the suspect, for membership inference",
+}
+"""Split -> what it is for."""
+
+STATUS = {"passed": ("✓", "good"), "failed": ("✗", "bad"), "undecided": ("?", "open")}
+
+
+def html(run: ReportInput) -> str:
+    """Return the whole page, which asks for no other file and no network."""
+    folder = resources.files("raybd.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    )
+    template = environment.from_string((folder / "report.html.jinja2").read_text(encoding="utf-8"))
+    return template.render(
+        # Markup: these three are ours or plotly's, and a style or script must not be escaped.
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        plotly=Markup(get_plotlyjs()),
+        embedded=embedded,
+        **context(run),
+    )
+
+
+def context(run: ReportInput) -> dict[str, Any]:
+    """Return what the template sets, section by section; None where a stage has left nothing to show."""
+    sequela = (run.assessment or {}).get("sequela")
+    return {
+        "name": run.name,
+        "verdict": verdict(run),
+        "trust": trust(run),
+        "warnings": warnings(run),
+        "missing": {stage: run.why_missing(stage) for stage in ("search", "select", "assess", "promote")},
+        "comparison": _comparison(run),
+        "checks": _checks(run),
+        "search": _search(run),
+        "chosen": _chosen(run),
+        "classes": _classes(run),
+        "membership": membership_sections(sequela),
+        "reinjection": reinjection_section(sequela),
+        "examples": None if run.examples is None else gallery(run.examples),
+        "why_no_examples": run.missing.get("examples", "No example images were kept."),
+        "suspect": _suspect(run.suspect_card),
+        "splits": _splits(run.suspect_card),
+        "provenance": _facts({k: v for k, v in run.provenance.items() if k != "commands"}),
+        "commands": [str(command) for command in run.provenance.get("commands", ())],
+        "references": used(run),
+    }
+
+
+def embedded(chart: Figure) -> Markup:
+    """Return a figure as JSON that may stand inside a script element."""
+    text = json.dumps(chart, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no markup can begin without "<"
+
+
+def _comparison(run: ReportInput) -> dict[str, Any] | None:
+    if run.assessment is None:
+        return None
+    rows = tables.rows(run.assessment)
+    styles = marks([name for name, _ in rows])
+    limit = run.gate.get("max_attack_success_rate")
+    suspect = run.assessment["suspect"]
+    return {
+        "rows": [_row(name, row, styles[name].color) for name, row in rows],
+        "n": count(suspect["clean_accuracy"]["n"]),
+        "n_triggered": count(suspect["attack_success_rate"]["n"]),
+        "limit": None if limit is None else 100 * limit,
+        "settings": [(name_of(name), setting(row["setting"])) for name, row in rows if row["setting"]],
+        "seeds": any(row["spread"] for _, row in rows),
+        "looks": run.assessment.get("test_looks"),
+    }
+
+
+def _row(name: str, row: Card, color: str) -> dict[str, Any]:
+    drop = row["accuracy_drop"]
+    return {
+        "key": name,
+        "name": name_of(name),
+        "color": color,
+        "collapsed": row["collapsed"],
+        "rates": [_cell(row, rate) for rate in tables.RATES],
+        "drop": None if drop is None else {"value": percent(drop["value"]), "interval": bracket(drop)},
+        "seconds": seconds(row["training_seconds"]) if row["images"] else None,
+        "images": count(row["images"]),
+    }
+
+
+def _cell(row: Card, name: str) -> dict[str, Any]:
+    """One rate of one model: the figure, its interval, its place on a scale of 0 to 100, its spread over seeds."""
+    rate = row[name]
+    spread = (row["spread"] or {}).get(name)
+    return {
+        "label": {"clean_accuracy": "C-Acc, %", "attack_success_rate": "ASR, %", "robust_accuracy": "R-Acc, %"}[name],
+        "asr": name == "attack_success_rate",
+        "value": percent(rate["rate"]),
+        "interval": bracket(rate),
+        "at": round(100 * rate["rate"], 2),
+        "low": round(100 * rate["low"], 2),
+        "width": round(100 * (rate["high"] - rate["low"]), 2),
+        "n": count(rate["n"]),
+        "spread": None
+        if not spread
+        else f"{percent(spread['mean'])} ± {percent(spread['sd'])} over {spread['seeds']} seeds",
+    }
+
+
+def _checks(run: ReportInput) -> list[dict[str, Any]] | None:
+    if run.assessment is None:
+        return None
+    return [_check(check) for check in run.assessment["checks"]]
+
+
+def _check(check: Card) -> dict[str, Any]:
+    sign, tone = STATUS[check["status"]]
+    # An AUC is no share of images: it keeps its own scale.
+    auc = "auc" in check["name"]
+    value, bound, limit = (
+        decimal(check[key], 3) if auc else percent(check[key], 2 if key != "limit" else 1)
+        for key in ("value", "bound", "limit")
+    )
+    name = name_of(check["name"]) + (", AUC" if auc else ", points" if "drop" in check["name"] else ", %")
+    figures = {"value": value, "bound": bound, "limit": limit, "n": count(check["n"]), "detail": check["detail"]}
+    return {"name": name, "sign": sign, "tone": tone, "status": check["status"], **figures}
+
+
+def _search(run: ReportInput) -> dict[str, Any] | None:
+    if run.study is None:
+        return None
+    figures = tables.search_counts(run.study) or {}
+    per_hour = figures["trials_per_hour"]
+    return {
+        "facts": [
+            ("trials", count(figures["trials"])),
+            ("complete", f"{count(figures['complete'])}, of which {count(figures['collapsed'])} collapsed"),
+            ("stopped early", count(figures["pruned"])),
+            ("failed (not counted)", count(figures["failed"])),
+            ("within both limits", count(figures["feasible"])),
+            ("wall clock", seconds(figures["seconds"]) + (f", {per_hour:,.0f} trials an hour" if per_hour else "")),
+            ("training", seconds(figures["training_seconds"])),
+            ("evaluation", seconds(figures["evaluation_seconds"])),
+            ("sampler", f"{figures['sampler']}, seed {figures['seed']}"),
+        ],
+        "pareto": search_figures.pareto(run, run.study),
+        "effects": [
+            {"name": parameter, "figure": search_figures.effect(run, run.study, parameter)}
+            for parameter in run.space.get("search", {})
+        ],
+        "n": count(run.study["reference"]["n"]),
+        **_trial_table(run, run.study),
+    }
+
+
+def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
+    """Every trial as text: what the figures show, for readers who cannot use them."""
+    parameters = list(run.space.get("search", {}))
+    chosen = (run.selection or {}).get("number")
+    names = {number: name for name, numbers in published(run).items() for number in numbers}
+    return {
+        "parameters": parameters,
+        "kinds": KINDS,
+        "trials": [
+            {
+                "number": r["number"],
+                "kind": r["state"] if r["state"] == "failed" else kind_of(r, study["front"]),
+                "note": "chosen" if r["number"] == chosen else names.get(r["number"], ""),
+                "reason": r["reason"] or r["error"],
+                "clean_accuracy": _rate_text(r["clean_accuracy"]),
+                "attack_success_rate": _rate_text(r["attack_success_rate"]),
+                "seconds": decimal(r["training_seconds"]),
+                "values": [short(r["setting"].get(parameter)) for parameter in parameters],
+            }
+            for r in study["records"]
+        ],
+    }
+
+
+def _rate_text(rate: Card | None) -> str:
+    return "–" if rate is None else f"{percent(rate['rate'])} {bracket(rate)}"
+
+
+def _chosen(run: ReportInput) -> dict[str, Any] | None:
+    if run.selection is None:
+        return None
+    selection = run.selection
+    return {
+        "number": selection["number"],
+        "why": selection["why"],
+        "defense": selection["defense"],
+        "setting": [(key, short(value)) for key, value in selection["setting"].items() if key != "kind"],
+        "seeds": short(selection["seeds"]),
+        "shipped_seed": selection["shipped_seed"],
+        "confirmed": [
+            {
+                "number": setting["number"],
+                "scores": ", ".join(f"{score:.2f}" for score in setting["scores"]),
+                "clean_accuracy": ", ".join(percent(rate["rate"]) for rate in setting["clean_accuracy"]),
+                "attack_success_rate": ", ".join(percent(rate["rate"]) for rate in setting["attack_success_rate"]),
+                "won": setting["number"] == selection["number"],
+            }
+            for setting in selection["confirmed"]
+        ],
+        "schedule": search_figures.schedules(run, run.schedule) if run.schedule else None,
+    }
+
+
+def _classes(run: ReportInput) -> dict[str, Any] | None:
+    if run.assessment is None:
+        return None
+    before, after = run.assessment["suspect"], run.assessment["selected"]
+    later = {entry["label"]: entry for entry in after["per_class"]}
+    return {
+        "figure": assessment_figures.classes(before, after),
+        "rows": [
+            {
+                "label": "small classes, pooled" if entry["label"] is None else str(entry["label"]),
+                "n": count(entry["n"]),
+                "before": _rate_text(entry),
+                "after": _rate_text(later[entry["label"]]),
+            }
+            for entry in before["per_class"]
+            if entry["label"] in later
+        ],
+    }
+
+
+def _suspect(card: Card) -> list[tuple[str, str]]:
+    how = {"adopt": "adopted: trained by others", "inject": "injected: its backdoor was planted here"}
+    return _facts(
+        {
+            "origin": how.get(str(card["how"]), card["how"]),
+            "architecture": card["architecture"],
+            "weights": digest(card["weights_digest"]),
+            "trigger": card.get("trigger") or "none known",
+            "trigger knowledge": card["trigger_knowledge"],
+            "attack": card.get("attack") or "not ours: unknown",
+        }
+    ) + [(f"never-poisoned twin: {key}", value) for key, value in _facts(card.get("twin") or {})]
+
+
+def _splits(card: Card) -> list[dict[str, str]]:
+    digests = card.get("data_digests") or {}
+    return [
+        {"name": name_of(name), "n": count(n), "use": SPLITS.get(name, ""), "digest": digest(digests.get(name))}
+        for name, n in card["splits"].items()
+    ]
+
+
+def _facts(values: Card) -> list[tuple[str, str]]:
+    """Nested facts as lines of name and text; one level of mappings becomes `outer: inner`."""
+    lines: list[tuple[str, str]] = []
+    for key, value in values.items():
+        nested = isinstance(value, dict) and not {"low", "high"} <= value.keys() and "kind" not in value
+        if nested:
+            lines += [(f"{name_of(str(key))}: {inner}", short(one)) for inner, one in value.items()]
+        else:
+            lines.append((name_of(str(key)), short(value)))
+    return lines

@@ -1,0 +1,166 @@
+"""What the figures allow one to say, in plain sentences that claim no more than the intervals do."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from raybd.report.contents import Card, ReportInput
+from raybd.report.wording import count, name_of, percent, points, with_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The page's first lines: a word, its tone (`good` | `bad` | `open`), one sentence, and what bears on it."""
+
+    word: str
+    tone: str
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+def verdict(run: ReportInput) -> Verdict:
+    """Return what became of the run, in one sentence, with the reasons."""
+    if run.promotion is not None:
+        return _promoted(run, run.promotion) if run.promotion["promoted"] else _refused(run, run.promotion)
+    if run.assessment is not None:
+        return _assessed(run, run.assessment)
+    if run.selection is not None:
+        sentence = f"A setting was chosen (trial {run.selection['number']}), but nothing was measured on the test split."
+        return Verdict(word="Not assessed", tone="open", sentence=sentence, details=(run.why_missing("assess"),))
+    if run.study is not None:
+        return _unselected(run, run.study)
+    sentence = "The suspect is described below; no setting has been tried on it."
+    return Verdict(word="Not searched", tone="open", sentence=sentence, details=(run.why_missing("search"),))
+
+
+def _promoted(run: ReportInput, promotion: Card) -> Verdict:
+    sentence = (
+        f"{promotion['name']} version {promotion['version']} now answers to the alias “{promotion['alias']}”, "
+        "because every limit of the gate held on the bound of its interval, not only on the point."
+    )
+    return Verdict(word="Promoted", tone="good", sentence=sentence, details=_evidence(run))
+
+
+def _refused(run: ReportInput, promotion: Card) -> Verdict:
+    reasons = "; ".join(promotion["refusals"]) or "no reason was recorded"
+    sentence = f"The gate refused the candidate, and no alias was moved: {reasons}."
+    return Verdict(word="Refused", tone="bad", sentence=sentence, details=_evidence(run))
+
+
+def _assessed(run: ReportInput, assessment: Card) -> Verdict:
+    open_checks = [name_of(c["name"]) for c in assessment["checks"] if c["status"] != "passed"]
+    if open_checks:
+        sentence = f"The candidate was assessed and would be refused: {', '.join(open_checks)} not within the gate."
+        return Verdict(word="Would be refused", tone="bad", sentence=sentence, details=_evidence(run))
+    sentence = "The candidate was assessed and meets every limit of the gate; it has not been promoted."
+    details = (*_evidence(run), run.why_missing("promote"))
+    return Verdict(word="Not promoted yet", tone="open", sentence=sentence, details=details)
+
+
+def _unselected(run: ReportInput, study: Card) -> Verdict:
+    feasible = sum(r["feasible"] for r in study["records"])
+    trials = len(study["records"])
+    sentence = f"{trials} trials were run, {feasible} within both limits of the search; no candidate came of them."
+    details = (run.why_missing("select"),)
+    return Verdict(word="No candidate", tone="bad" if not feasible else "open", sentence=sentence, details=details)
+
+
+def _evidence(run: ReportInput) -> tuple[str, ...]:
+    if run.assessment is None:
+        return ()
+    suspect, selected = run.assessment["suspect"], run.assessment["selected"]
+    limit = run.gate.get("max_attack_success_rate")
+    return (
+        trigger_sentence(suspect["attack_success_rate"], selected["attack_success_rate"], limit),
+        accuracy_sentence(selected),
+    )
+
+
+def trigger_sentence(before: Card, after: Card, limit: float | None) -> str:
+    """Say what happened to the trigger's success, as strongly as the intervals allow and no more."""
+    moved = (
+        f"The trigger succeeds on {with_interval(after)} of {count(after['n'])} triggered test images; "
+        f"on the suspect it was {with_interval(before)}"
+    )
+    if after["low"] > before["high"]:
+        return f"{moved}. The candidate obeys the trigger more than the suspect did."
+    if after["high"] >= before["low"]:
+        return f"{moved}. The intervals overlap: no effect on the backdoor is shown."
+    return f"{moved}. {_against(after, limit)}"
+
+
+def _against(after: Card, limit: float | None) -> str:
+    if limit is None:
+        return "The gate sets no limit for it."
+    bound = percent(limit)
+    if after["high"] <= limit:
+        return f"The whole interval lies within the limit of {bound} %."
+    if after["low"] > limit:
+        return f"The whole interval lies above the limit of {bound} %: the backdoor still works."
+    return f"The interval reaches over the limit of {bound} %: that the backdoor is held under it is not shown."
+
+
+def accuracy_sentence(selected: Card) -> str:
+    """Say what the candidate pays in clean accuracy, and whether that differs from nothing."""
+    drop = selected["accuracy_drop"]
+    now = f"Clean accuracy is {with_interval(selected['clean_accuracy'])}"
+    if drop is None:
+        return f"{now}; its difference from the suspect's was not measured."
+    paired = f"{points(drop)} points, paired on the same {count(drop['n'])} images"
+    if drop["low"] > 0:
+        return f"{now}, a loss of {paired}."
+    if drop["high"] < 0:
+        return f"{now}, a gain: the loss is {paired}."
+    return f"{now}; no loss is shown, none is ruled out: {paired}."
+
+
+KNOWLEDGE = {
+    "planted": (
+        "We planted this backdoor, and every trial was measured with the very trigger.",
+        "This is an oracle: no defender has it. The figures show that settings exist which suppress this trigger on "
+        "this model. They do not show that a defender who does not know the trigger would find them, and they say "
+        "nothing about any other backdoor.",
+    ),
+    "given": (
+        "The trigger was supplied with the study, and every trial was measured with it.",
+        "This is an oracle, and the result is worth as much as the trigger is right. If the attacker's trigger "
+        "differs from the one supplied, the attack success rates below are not the attacker's. Nothing here speaks "
+        "about a second backdoor that nobody supplied.",
+    ),
+    "canary": (
+        "Known triggers, planted in a copy of the suspect, stood in for the unknown one.",
+        "The search never saw the attacker's trigger. The figures carry over to it only so far as it behaves like "
+        "the canaries.",
+    ),
+    "none": (
+        "No trigger is known.",
+        "No attack success rate can be measured, so nothing here shows whether a backdoor is present or gone.",
+    ),
+}
+"""What steered the search -> what that is, and what it means for trust."""
+
+
+def trust(run: ReportInput) -> dict[str, Any]:
+    """Return what steered the search and what that means for trust."""
+    word = str(run.suspect_card["trigger_knowledge"])
+    fact, meaning = KNOWLEDGE.get(word, ("", "This page has no words for that; judge the figures with care."))
+    return {"word": word, "oracle": word in {"planted", "given"}, "fact": fact, "meaning": meaning}
+
+
+def warnings(run: ReportInput) -> list[str]:
+    """Return what a reader must know before trusting a figure: the suspect's warnings and the assessment's."""
+    found = [str(text) for text in run.suspect_card.get("warnings") or ()]
+    assessment = run.assessment
+    if assessment is None:
+        return found
+    looks = assessment.get("test_looks") or 0
+    if looks > 1:
+        found.append(
+            f"The test split has been looked at {looks} times for this suspect. Each look before a new choice "
+            "makes the figures a little kinder than they should be."
+        )
+    if assessment["selected"]["collapsed"]:
+        found.append("The candidate is a collapsed model: it answers little better than chance.")
+    undecided = [name_of(c["name"]) for c in assessment["checks"] if c["status"] == "undecided"]
+    if undecided:
+        found.append(f"Too few samples to decide: {', '.join(undecided)}. Undecided counts as a refusal.")
+    return found

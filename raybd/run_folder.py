@@ -1,0 +1,114 @@
+"""The run folder: one folder per word of the flow, owned by one study."""
+
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from raybd.artifacts import CARD
+from raybd.registry import BadInput, read_json, write_json
+from raybd.settings import StudySettings
+
+STUDY = "study.json"
+RESOLVED = "study.yaml"
+PACKAGES = ("raybd", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """`runs/NAME` of one study. The folders in it are the words of the flow."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, settings: StudySettings, runs: Path, *, create: bool) -> "RunFolder":
+        """Return the run folder of a study; make it if `create` says so.
+
+        Raises:
+            BadInput: if it holds a different study, or is not there and must not be made. It is left as it was.
+        """
+        path = (runs / settings.name).absolute()
+        if (path / STUDY).is_file():
+            _check_owner(path, settings)
+        elif path.exists() and any(path.iterdir()):
+            raise BadInput(f"{path}: this folder is not empty and holds no raybd study; use another --runs or name")
+        elif not create:
+            raise BadInput(f"{path}: no such run; `raybd run` or `raybd inject`/`adopt` makes it")
+        folder = cls(path=path)
+        if create:
+            folder._own(settings)
+        return folder
+
+    def _own(self, settings: StudySettings) -> None:
+        if not (self.path / STUDY).is_file():
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(self.path / STUDY, {"name": settings.name, "identity": settings.identity(), "created": now})
+        text = yaml.safe_dump(settings.resolved(), sort_keys=False)
+        (self.path / RESOLVED).write_text(text, encoding="utf-8")
+
+    def stage(self, word: str) -> Path:
+        """Return the folder of a stage."""
+        return self.path / word
+
+    def has(self, word: str) -> bool:
+        """Whether a stage has left its card."""
+        return (self.stage(word) / CARD).is_file()
+
+    def card(self, word: str) -> Any:
+        """Return a stage's card, or None if it has not run."""
+        return read_json(self.stage(word) / CARD) if self.has(word) else None
+
+    @property
+    def suspect(self) -> Path:
+        """The folder of the suspect, injected or adopted.
+
+        Raises:
+            BadInput: if there is none yet.
+        """
+        for word in ("inject", "adopt"):
+            if self.has(word):
+                return self.stage(word)
+        raise BadInput(f"{self.path}: no suspect yet; `raybd inject` or `raybd adopt` brings one")
+
+
+def _check_owner(path: Path, settings: StudySettings) -> None:
+    owner = read_json(path / STUDY)
+    if owner["identity"] != settings.identity():
+        raise BadInput(
+            f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
+            "search.trials, tracking and resources must stay as it was); rename the study or use another --runs"
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware, as the card and the report give them."""
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "torch_build": "cuda " + torch.version.cuda if torch.version.cuda else "cpu",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if sys.platform.startswith("linux") and info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

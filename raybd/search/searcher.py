@@ -1,0 +1,390 @@
+"""The decider: an Optuna study in a journal, asked and told, that no kill and no crash can unbalance."""
+
+import math
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from raybd.registry import BadInput, as_json, nearest, revive
+from raybd.search import journal
+from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, TrialRecord
+from raybd.search.space import Choice, Dimension, IntRange, Space
+from raybd.seeds import derive
+
+JOURNAL = "journal.log"
+ATTEMPTS = 3
+"""A setting whose trial fails is tried so often in all, then given up."""
+GIVEN_UP = 3
+"""So many settings given up in a row end the search: the fault is not in the settings."""
+
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class TooManyFailures(RuntimeError):
+    """Settings fail one after the other; the message holds the last trial's error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What makes a trial feasible, as fractions: the search's two constraints."""
+
+    max_attack_success_rate: float
+    max_accuracy_drop: float
+
+
+def _qmc(seed: int, root: int) -> BaseSampler:
+    # One sequence per study: its seed stays, and Optuna keeps the place in it in the journal.
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        return QMCSampler(
+            scramble=True,
+            seed=root,
+            independent_sampler=RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
+
+
+# Each takes (seed of this ask, seed of the study); with a fresh one for every ask, a search can be resumed.
+SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": lambda seed, root: TPESampler(seed=seed),
+    "nsga2": lambda seed, root: NSGAIISampler(seed=seed, population_size=20),
+    "gp": lambda seed, root: GPSampler(seed=seed, warn_independent_sampling=False),
+    "qmc": _qmc,
+    "random": lambda seed, root: RandomSampler(seed=seed),
+}
+
+
+class OptunaDecider:
+    """Proposes settings and keeps the study; open it with `open`, one at a time per folder.
+
+    A *draw* is a setting, proposed once; a failed or interrupted trial of it is repeated as a new trial with
+    the same setting and seed. Draws, not trials, number the seeds: a resumed search goes on as if undisturbed.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: JournalStorage,
+        journal: BinaryIO,
+        *,
+        space: Space,
+        limits: Limits,
+        sampler: str,
+        seed: int,
+        trials: int,
+        objectives: Mapping[str, Objective],
+    ) -> None:
+        self._study = study
+        self._storage = storage
+        self._journal = journal
+        self._space = space
+        self._limits = limits
+        self._sampler = sampler
+        self._seed = seed
+        self._objectives = objectives
+        self._distributions = {name: _distribution(dim) for name, dim in space.search.items()}
+        self._ended: dict[int, TrialRecord] = {}
+        self._running: dict[int, Trial] = {}
+        self._repeats: deque[dict[str, Any]] = deque()
+        self._attempts: Counter[int] = Counter()
+        self._draws = 0
+        self._given_up: list[str] = []
+        self.trials = trials
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        space: Space,
+        limits: Limits,
+        suspect_digest: str,
+        trials: int,
+        sampler: str = "tpe",
+        seed: int = 0,
+        extend: int = 0,
+        objectives: Mapping[str, Objective] = OBJECTIVES,
+    ) -> Self:
+        """Return the decider of the study in `folder`, begun or resumed.
+
+        A resumed study's trials that nobody owns any more are told what they had come to, or FAIL and repeated.
+
+        Args:
+            folder: where the journal lies; made if need be.
+            name: of the study.
+            space: what may be proposed.
+            limits: what makes a trial feasible.
+            suspect_digest: of the suspect that the trials sanitize.
+            trials: the budget, complete and pruned ones; a study once extended keeps the larger one.
+            sampler: a key of `SAMPLERS`.
+            seed: of the search.
+            extend: so many more than the budget.
+            objectives: the figures to steer by.
+
+        Raises:
+            BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
+                else, which is left as it was; if another process is searching there.
+        """
+        _check_budget(trials, extend, sampler)
+        identity = {
+            "space": space.digest(),
+            "suspect": suspect_digest,
+            "sampler": sampler,
+            "seed": seed,
+            "limits": as_json(limits),
+            "objectives": {key: objective.direction for key, objective in objectives.items()},
+        }
+        path = folder / JOURNAL
+        kept = _kept_attributes(path, name)
+        if kept is not None:
+            _check_identity(kept.get("identity", {}), identity, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        held = journal.hold(path)
+        try:
+            storage, study = _study(path, name, objectives)
+            budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
+            for key, value in (("identity", identity), ("trials", budget)):
+                if study.user_attrs.get(key) != value:
+                    study.set_user_attr(key, value)
+            decider = cls(
+                study,
+                storage,
+                held,
+                space=space,
+                limits=limits,
+                sampler=sampler,
+                seed=seed,
+                trials=budget,
+                objectives=objectives,
+            )
+            decider._recover()
+        except BaseException:
+            held.close()
+            raise
+        return decider
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell what is still running FAIL, so that nothing stays RUNNING, and let others open the study."""
+        if not self._journal.closed:
+            for number in list(self._running):
+                self._end(number, Outcome.failed("interrupted"), interrupted=True)
+            self._journal.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is met: so many trials are complete (collapsed ones among them) or pruned."""
+        return self._counted >= self.trials
+
+    @property
+    def _counted(self) -> int:
+        return sum(record.counts for record in self._ended.values())
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Return every ended trial by number."""
+        return tuple(self._ended[number] for number in sorted(self._ended))
+
+    def ask(self, *, ticket: str = "") -> Proposal | None:
+        """Return the next trial, or None while the budget is met or would be by the trials under way.
+
+        `ticket` is the executor's own name of the trial, kept beside it.
+
+        Raises:
+            TooManyFailures: if one setting after the other was given up.
+        """
+        if len(self._given_up) >= GIVEN_UP:
+            raise TooManyFailures(
+                f"{GIVEN_UP} settings in a row failed {ATTEMPTS} times each; the last error: {self._given_up[-1]}"
+            )
+        if self._counted + len(self._running) >= self.trials:
+            return None
+        draw = self._enqueued()
+        seed = derive(self._seed, "sampler", draw) % 2**32
+        self._study.sampler = SAMPLERS[self._sampler](seed, derive(self._seed, "sampler") % 2**32)
+        trial = self._study.ask(self._distributions)
+        proposal = trial.user_attrs.get("proposal")
+        if proposal is None:
+            proposal = self._proposal(dict(trial.params), draw)
+            trial.set_user_attr("proposal", proposal)
+        if ticket:
+            trial.set_user_attr("ray_trial_id", ticket)
+        self._draws = max(self._draws, proposal["draw"] + 1)
+        self._running[trial.number] = trial
+        setting = proposal["setting"]
+        return Proposal(
+            number=trial.number, setting=setting, defense=self._space.build(setting), seed=proposal["seed"]
+        )
+
+    def tell(self, number: int, outcome: Outcome) -> TrialRecord | None:
+        """Take note of how a trial ended; None, and nothing is changed, if it had ended before."""
+        if number not in self._running:
+            return None
+        faulty = [name for name, value in outcome.objectives.items() if not math.isfinite(value)]
+        missing = [name for name in self._objectives if name not in outcome.objectives]
+        if outcome.state == "complete" and (faulty or missing):
+            outcome = Outcome.failed(f"objectives without a finite value: {', '.join(faulty + missing)}")
+        return self._end(number, outcome)
+
+    def _enqueued(self) -> int:
+        """Put what needs no sampler first in line: a repeat, else the next of `first`; return the draw to come."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if waiting:  # a kill came between putting it there and asking for it
+            return int(waiting[0].user_attrs["proposal"]["draw"])
+        if self._repeats:
+            plan = self._repeats.popleft()
+        elif self._draws < len(self._space.first):
+            plan = self._proposal(dict(self._space.first[self._draws]), self._draws)
+        else:
+            return self._draws
+        self._study.enqueue_trial(plan["setting"], user_attrs={"proposal": plan})
+        return int(plan["draw"])
+
+    def _proposal(self, setting: dict[str, Any], draw: int) -> dict[str, Any]:
+        return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw}
+
+    def _end(self, number: int, outcome: Outcome, *, interrupted: bool = False) -> TrialRecord | None:
+        """Write down how a trial ended, so that a kill at any point leaves enough to end it again."""
+        trial = self._running.pop(number) if number in self._running else self._handle(number)
+        attributes = trial.user_attrs
+        if "outcome" not in attributes:
+            trial.set_user_attr("outcome", {**as_json(outcome), "interrupted": interrupted})
+        if outcome.state != "failed":
+            for name, value in self._violations(outcome).items():
+                if name not in trial.constraints:
+                    trial.set_constraint(name, value)
+        complete = outcome.state == "complete"
+        values = [outcome.objectives[name] for name in self._objectives] if complete else None
+        self._study.tell(number, values, state=_STATES[outcome.state])
+        proposal = attributes.get("proposal")
+        if proposal is None:  # killed before the setting was written down: nothing was ever tried
+            return None
+        record = self._record(number, proposal, outcome)
+        self._ended[number] = record
+        self._after(proposal, outcome, interrupted)
+        return record
+
+    def _handle(self, number: int) -> Trial:
+        """A handle on a running trial of an earlier process."""
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        self._study.sampler = RandomSampler()  # a Trial asks the sampler on construction; nothing comes of it
+        return Trial(self._study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+    def _violations(self, outcome: Outcome) -> dict[str, float]:
+        """The constraints, at most zero where they hold. Whoever collapsed or was pruned violates one by far.
+
+        Without a violated constraint Optuna ranks a pruned trial above every infeasible one.
+        """
+        rate, drop = outcome.attack_success_rate, outcome.accuracy_drop
+        asr = 1.0 if rate is None else rate.rate - self._limits.max_attack_success_rate
+        loss = 1.0 if drop is None else drop.value - self._limits.max_accuracy_drop
+        if outcome.state == "pruned" or outcome.collapsed:
+            loss = max(loss, 1.0)
+        return {"attack_success_rate": asr, "accuracy_drop": loss}
+
+    def _record(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+        feasible = outcome.state == "complete" and max(self._violations(outcome).values()) <= 0
+        return TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+
+    def _after(self, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> None:
+        """Repeat a setting whose trial did not get to an end, or give it up after too many failures."""
+        draw = int(proposal["draw"])
+        self._draws = max(self._draws, draw + 1)
+        if outcome.state != "failed":
+            self._given_up.clear()
+            return
+        self._attempts[draw] += not interrupted
+        if self._attempts[draw] < ATTEMPTS:
+            self._repeats.append(dict(proposal))
+            return
+        self._given_up.append(outcome.error)
+
+    def _recover(self) -> None:
+        """Rebuild the records from the journal alone and end what an earlier process left running."""
+        last: dict[int, FrozenTrial] = {}
+        for trial in self._study.get_trials(deepcopy=False):
+            proposal = trial.user_attrs.get("proposal")
+            if proposal is not None:
+                last[proposal["draw"]] = trial
+                self._draws = max(self._draws, proposal["draw"] + 1)
+            if trial.state.is_finished() and proposal is not None:
+                self._keep(trial, proposal)
+        for draw, trial in sorted(last.items()):
+            if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
+                self._repeats.append(trial.user_attrs["proposal"])
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            known = dict(trial.user_attrs.get("outcome", {}))
+            interrupted = known.pop("interrupted", True)
+            outcome = revive(Outcome, known) if known else Outcome.failed("interrupted: its driver was lost")
+            self._end(trial.number, outcome, interrupted=interrupted)
+        self._repeats = deque(sorted(self._repeats, key=lambda proposal: int(proposal["draw"])))
+        self._given_up.clear()
+
+    def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
+        written = dict(trial.user_attrs["outcome"])
+        interrupted = written.pop("interrupted")
+        self._ended[trial.number] = self._record(trial.number, proposal, revive(Outcome, written))
+        self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted
+
+
+def _check_budget(trials: int, extend: int, sampler: str) -> None:
+    if trials < 1:
+        raise BadInput(f"search.trials: expected at least 1, got {trials}")
+    if extend < 0:
+        raise BadInput(f"--trials: expected at least +1, got {extend}")
+    if sampler not in SAMPLERS:
+        raise BadInput(f"search.sampler: unknown '{sampler}'{nearest(sampler, SAMPLERS)}")
+
+
+def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    changed = [key for key in new if old.get(key) != new[key]]
+    if changed:
+        raise BadInput(
+            f"{folder}: holds a study of another {' and '.join(changed)}; "
+            "resume it with what it was begun with, or give the new study another name"
+        )
+
+
+def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
+    """What the study in the journal says of itself; None if there is none. The journal is only read."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, AssertionError) as error:
+        raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
+    names = [study.study_name for study in storage.get_all_studies()]
+    if not names:
+        return None
+    if name not in names:
+        raise BadInput(f"{path}: holds the study '{names[0]}', not '{name}'")
+    return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+
+
+def _study(path: Path, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    directions = [objective.direction for objective in objectives.values()]
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    return storage, study
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.choices)  # type: ignore[arg-type]
+    kind = IntDistribution if isinstance(dimension, IntRange) else FloatDistribution
+    return kind(dimension.low, dimension.high, log=dimension.log)  # type: ignore[arg-type]

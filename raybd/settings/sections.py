@@ -1,0 +1,136 @@
+"""The sections of a study file that are plain keys and values; components are in `components`."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raybd.data import Part, SplitPlan
+from raybd.registry import BadInput, as_number
+
+
+def _number(value: object) -> object:
+    """Text that YAML did not read as a number, such as `1e-4`, as the number it is; the rest untouched."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = as_number(value, where="")
+    except BadInput:
+        return value
+    return int(number) if number == int(number) else number
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number)]
+
+
+def plain_name(name: str) -> str:
+    """Return `name` if it can name a folder and a registered model."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadInput(
+            f"expected letters, digits, '.', '_' and '-', the first a letter or digit, got {name!r}"
+        )
+    return name
+
+
+def _free_alias(alias: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", alias) or re.fullmatch(r"latest|[vV]\d+", alias):
+        raise BadInput(
+            f"expected letters, digits, '_', '-', not 'latest' or 'v1' (taken by MLflow), got {alias!r}"
+        )
+    return alias
+
+
+class Section(BaseModel):
+    """A mapping of the study file: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class NormalizeSettings(Section):
+    """What the network wants subtracted from and divided out of its input, one number per channel."""
+
+    mean: list[Real]
+    std: list[Real]
+
+
+class ModelSettings(Section):
+    """A network by name (`raybd list models`) or by the user's own factory `module:function`."""
+
+    name: str | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    normalize: NormalizeSettings | None = None
+    head: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.factory is None):
+            raise BadInput("expected either 'name' (see `raybd list models`) or 'factory' (module:function)")
+        return self
+
+
+class SuspectSettings(ModelSettings):
+    """A model from outside: its network, and the file or registry URI that holds its weights."""
+
+    weights: str
+    state_dict_key: str | None = None
+
+
+class PartSettings(Section):
+    """A seeded, stratified draw from the `train` or `test` part of the data, or a whole .npz file."""
+
+    origin: str = Field(alias="from")
+    size: Annotated[Whole, Field(ge=1)] | None = None
+
+    def part(self) -> Part:
+        """Return what `raybd.data.split` takes."""
+        return Part(origin=self.origin, size=self.size)
+
+
+class DataSettings(Section):
+    """Where the images come from (see `raybd list sources`) and how they are split.
+
+    `size` scales images to a square of so many pixels; `classes` is for labels that do not name them all.
+    """
+
+    source: str
+    root: str | None = None
+    size: Annotated[Whole, Field(ge=1)] | None = None
+    classes: Annotated[Whole, Field(ge=2)] | None = None
+    clean_set: PartSettings
+    selection: PartSettings
+    test: PartSettings | None = None
+    members: PartSettings | None = None
+    seed: Whole = 0
+
+    def plan(self) -> SplitPlan:
+        """Return what `raybd.data.split` takes."""
+        parts = {name: getattr(self, name) for name in ("clean_set", "selection", "test", "members")}
+        return SplitPlan(**{name: part and part.part() for name, part in parts.items()})
+
+
+class SearchSettings(Section):
+    """How many settings to try, who proposes them, and what accuracy they may cost on the selection split."""
+
+    trials: Annotated[Whole, Field(ge=1)] = 32
+    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
+    seed: Whole = 0
+    max_accuracy_drop: Annotated[Real, Field(gt=0, lt=1)]
+
+
+class TrackingSettings(Section):
+    """Where runs are recorded (null: SQLite in the run folder) and under which name a model is promoted."""
+
+    uri: str | None = None
+    model_name: Annotated[str, AfterValidator(plain_name)] | None = None
+    alias: Annotated[str, AfterValidator(_free_alias)] = "candidate"
+
+
+class ResourceSettings(Section):
+    """What one trial may use, how many run at once (null: as many as fit) and in which precision."""
+
+    cpus_per_trial: Annotated[Whole, Field(ge=1)] = 1
+    gpus_per_trial: Annotated[Real, Field(ge=0)] = 0.0
+    workers: Annotated[Whole, Field(ge=1)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"

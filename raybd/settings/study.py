@@ -1,0 +1,171 @@
+"""All that a study asks for, and the checks that look at several keys together."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, PrivateAttr, Strict, model_validator
+
+from raybd.attacks import Attack
+from raybd.data import Augment, Source, load_source
+from raybd.gate import Gate
+from raybd.models import Architecture
+from raybd.registry import BadInput, as_json, digest_of
+from raybd.search.space import Space
+from raybd.settings import components
+from raybd.settings.sections import (
+    DataSettings,
+    ModelSettings,
+    ResourceSettings,
+    SearchSettings,
+    Section,
+    SuspectSettings,
+    TrackingSettings,
+    plain_name,
+)
+from raybd.training import Recipe
+from raybd.triggers import Trigger
+
+TriggerKnowledge = Literal["planted", "given", "none"]
+Reference = Annotated[str, AfterValidator(components.known_reference)]
+
+
+class StudySettings(Section):
+    """All that a study asks for; `load_study` makes one from a file, `parse_study` from a mapping.
+
+    A study either adopts a suspect (`suspect`, `trigger`) or injects one (`model`, `attack`, `training`).
+    """
+
+    name: Annotated[str, AfterValidator(plain_name)]
+    scenario: Annotated[str, AfterValidator(components.known_scenario)] = "standalone"
+    suspect: SuspectSettings | None = None
+    model: ModelSettings | None = None
+    attack: Annotated[
+        Attack | None, PlainValidator(components.attack), PlainSerializer(components.described)
+    ] = None
+    training: Annotated[Recipe | None, PlainValidator(components.plain(Recipe)), PlainSerializer(as_json)] = (
+        None
+    )
+    data: DataSettings
+    augment: Annotated[Augment, PlainValidator(components.plain(Augment)), PlainSerializer(as_json)] = (
+        Augment()
+    )
+    trigger: Annotated[
+        Trigger | Literal["unknown"] | None,
+        PlainValidator(components.trigger),
+        PlainSerializer(components.described),
+    ] = None
+    space: Annotated[str, AfterValidator(components.readable_space)] = "standalone"
+    search: SearchSettings
+    references: Annotated[tuple[Reference, ...], Strict(False)] = ("super_fine_tuning", "fine_tuning")
+    gate: Annotated[Gate, PlainValidator(components.plain(Gate)), PlainSerializer(as_json)]
+    tracking: TrackingSettings = TrackingSettings()
+    resources: ResourceSettings = ResourceSettings()
+    packages: Annotated[tuple[str, ...], Strict(False)] = ()
+
+    _folder: Path = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember the folder of the study, from which relative paths count."""
+        self._folder = context["folder"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = [*_form_faults(self), *_members_faults(self)]
+        if faults:
+            raise BadInput("\n".join(faults))
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder: relative paths and the user's own Python files are looked for here."""
+        return self._folder
+
+    @property
+    def injects(self) -> bool:
+        """Whether raybd plants the backdoor itself."""
+        return self.suspect is None
+
+    @property
+    def trigger_knowledge(self) -> TriggerKnowledge:
+        """What is known of the trigger, and so what can steer the search."""
+        if self.injects:
+            return "planted"
+        return "none" if self.trigger == "unknown" else "given"
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the sanitized model is registered."""
+        return self.tracking.model_name or self.name
+
+    def architecture(self, classes: int, shape: tuple[int, ...]) -> Architecture:
+        """Return the network to build, for `classes` and images of `shape` (c, h, w)."""
+        chosen = self.suspect or self.model
+        assert chosen is not None
+        return Architecture(
+            classes=classes,
+            shape=shape,
+            name=chosen.name,
+            factory=chosen.factory,
+            arguments=chosen.arguments,
+            normalize=None if chosen.normalize is None else chosen.normalize.model_dump(),
+            head=chosen.head,
+            folder=self.folder,
+            packages=self.packages,
+        )
+
+    def source(self) -> Source:
+        """Load the data set; raises BadInput where it is missing or unusable."""
+        data = self.data
+        root = None if data.root is None else Path(data.root)
+        return load_source(data.source, root=root, folder=self.folder, classes=data.classes, size=data.size)
+
+    def load_space(self) -> Space:
+        """Return the search space."""
+        return Space.load(self.space, self.folder)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole study, defaults written out, as plain JSON; paths are the folder's."""
+        whole: dict[str, Any] = _relative(self.model_dump(mode="json", by_alias=True), f"{self.folder}/")
+        return whole
+
+    def identity(self) -> str:
+        """Return a digest of what makes this study this study: all but its budget, tracking and resources."""
+        whole = {k: v for k, v in self.resolved().items() if k not in ("tracking", "resources")}
+        whole["search"] = {k: v for k, v in whole["search"].items() if k != "trials"}
+        return digest_of(whole)
+
+
+def _form_faults(study: StudySettings) -> Iterator[str]:
+    """What is wrong with the choice between adopting a suspect and injecting one."""
+    injecting = {key: getattr(study, key) is not None for key in ("model", "attack", "training")}
+    if study.suspect is not None and any(injecting.values()):
+        extra = ", ".join(repr(key) for key, given in injecting.items() if given)
+        yield f"suspect: a suspect is either adopted ('suspect') or injected, but {extra} is given as well"
+    elif study.suspect is not None and study.trigger is None:
+        yield "trigger: missing; a study of your own model gives its trigger, or says 'trigger: unknown'"
+    elif study.suspect is None and not any(injecting.values()):
+        yield "suspect: missing; to plant a backdoor instead, give 'model', 'attack' and 'training'"
+    elif study.suspect is None:
+        yield from (f"{key}: missing; injecting needs it" for key, given in injecting.items() if not given)
+        if study.trigger is not None:
+            yield "trigger: not with 'attack', which plants its own"
+        if study.data.members is not None:
+            yield "data.members: not with 'attack'; when raybd trains the suspect it knows the members"
+
+
+def _members_faults(study: StudySettings) -> Iterator[str]:
+    if study.gate.max_membership_auc_rise is not None and not study.injects and study.data.members is None:
+        yield (
+            f"gate.max_membership_auc_rise: got {study.gate.max_membership_auc_rise}, but data.members is "
+            "null, so nothing can be measured; name the members, or set this limit to null"
+        )
+
+
+def _relative(value: Any, folder: str) -> Any:
+    """`value` with every path inside `folder` written from there, so that a study can be moved."""
+    if isinstance(value, Mapping):
+        return {key: _relative(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_relative(inner, folder) for inner in value]
+    return value.removeprefix(folder) if isinstance(value, str) else value

@@ -1,0 +1,133 @@
+"""How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from raybd.registry import BadInput, nearest
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+
+_ENVIRONMENT = {
+    # MLflow's own retries stall a search for four minutes per call, and they repeat POST requests whose answer
+    # was lost, which creates a run twice. The outbox retries instead, and looks before it creates.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+_OUTAGES = {
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL_ERROR",
+    "IO_ERROR",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "SERVICE_UNDER_MAINTENANCE",
+    "TEMPORARILY_UNAVAILABLE",
+    "UNPARSEABLE_HTTP_ERROR",
+    "WORKSPACE_TEMPORARILY_UNAVAILABLE",
+}
+
+
+class Unreachable(BadInput):
+    """MLflow does not answer, so what was asked of it was not done."""
+
+
+def connect(uri: str) -> Any:
+    """Return an `MlflowClient` for both runs and registry at `uri`; importing mlflow takes about two seconds."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def resolve_uri(uri: str | None, run_dir: Path) -> str:
+    """Return the absolute address of MLflow; without one it is an SQLite file in the run folder.
+
+    Raises:
+        BadInput: for a folder (MLflow no longer writes there), an unknown scheme, or a password in the address.
+    """
+    if uri is None:
+        return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme in ("", "file") or len(scheme) == 1:
+        raise BadInput(
+            f"tracking.uri: got {uri!r}, a folder, where MLflow no longer keeps runs; "
+            "expected http://HOST:PORT, sqlite:///FILE, or null for SQLite in the run folder"
+        )
+    if scheme not in _SCHEMES:
+        raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
+    if parts.password:
+        raise BadInput(
+            "tracking.uri: expected an address without a password, which would be copied into the run folder; "
+            "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL in PGPASSWORD"
+        )
+    return _absolute_sqlite(uri) if scheme == "sqlite" else uri
+
+
+def _absolute_sqlite(uri: str) -> str:
+    head, separator, file = uri.partition(":///")
+    if not separator or not file or file == ":memory:":
+        raise BadInput(f"tracking.uri: expected sqlite:///FILE, got {uri!r}")
+    return f"{head}:///{Path(file).resolve()}"
+
+
+def artifact_root(uri: str, run_dir: Path) -> str | None:
+    """Return where artifacts go: beside a database, whereas a server decides for itself (None)."""
+    if uri.startswith("http"):
+        return None
+    beside = Path(uri.partition(":///")[2]).parent if uri.startswith("sqlite") else run_dir.resolve()
+    return (beside / "mlartifacts").as_uri()
+
+
+def is_outage(error: Exception) -> bool:
+    """Tell whether repeating the call later may help; a refused call or a missing file stays as it is."""
+    if isinstance(error, FileNotFoundError | BadInput):
+        return False
+    return getattr(error, "error_code", "INTERNAL_ERROR") in _OUTAGES
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether MLflow answered that the thing asked for does not exist."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def explain(error: Exception) -> str:
+    """Return one line that says what went wrong, with a way out where we know one."""
+    text = " ".join(str(error).split())
+    if "Invalid Host header" in text:
+        return "the server refuses this host name; start it with --allowed-hosts, or use its IP address"
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+@contextmanager
+def speaking(uri: str, doing: str) -> Iterator[None]:
+    """Turn what MLflow raises inside into `BadInput`, or `Unreachable` when it does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except BadInput:
+        raise
+    except (MlflowException, OSError) as error:
+        if is_outage(error):
+            raise Unreachable(
+                f"tracking.uri: MLflow at {uri} does not answer, so {doing}; repeat it when the server is back "
+                f"({explain(error)})"
+            ) from error
+        raise BadInput(f"tracking.uri: MLflow at {uri} refused, so {doing} ({explain(error)})") from error

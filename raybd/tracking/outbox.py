@@ -1,0 +1,100 @@
+"""Records that wait in the run folder, one JSON line each, and the lock that keeps two senders apart."""
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from raybd.registry import as_json, revive
+from raybd.tracking.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What a delivery did: records sent now, found already there, and still waiting (`reason` says why)."""
+
+    sent: int
+    already_there: int
+    left: int
+    reason: str = ""
+
+
+class Outbox:
+    """The file `outbox.jsonl` of one run folder; every line is on disk when `append` returns."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "outbox.jsonl"
+        self._lock_path = run_dir / ".tracking.lock"
+        self._depth = 0
+        self.keys = {record.key for record in self.records()}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder's lock against other processes (re-entrant here)."""
+        if self._depth:
+            yield
+            return
+        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock_path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel lets go of it even when we are killed
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    def append(self, record: Record) -> None:
+        """Add a record, unless the same one waits already."""
+        if record.key in self.keys:
+            return
+        line = json.dumps(as_json(record), allow_nan=False) + "\n"
+        with self.locked(), self.path.open("a+b") as file:
+            if file.tell() and not self._ends_well():
+                file.write(b"\n")  # a line that a crash cut short must not swallow the next one
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.keys.add(record.key)
+
+    def _ends_well(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def records(self) -> list[Record]:
+        """Return the waiting records, oldest first; a line that cannot be read is left in the file."""
+        parsed = (_parse(line) for line in self._lines())
+        return [record for record in parsed if record is not None]
+
+    def unreadable(self) -> int:
+        """Return how many lines of the file hold no record."""
+        return sum(_parse(line) is None for line in self._lines())
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Forget the records with these keys; the file goes when it is empty."""
+        with self.locked():
+            lines = self._lines()
+            kept = [line for line in lines if (record := _parse(line)) is None or record.key not in keys]
+            if not kept:
+                self.path.unlink(missing_ok=True)
+            elif len(kept) < len(lines):
+                draft = self.path.with_suffix(".tmp")
+                draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                os.replace(draft, self.path)
+        self.keys -= set(keys)
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        return [line for line in self.path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        record: Record = revive(Record, json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return record

@@ -1,0 +1,282 @@
+"""Training and prediction in plain torch: fit yields one stretch at a time, predict gives logits."""
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from raybd import schedules, seeds
+from raybd.data import Augment, ImageSet
+from raybd.registry import BadInput
+from raybd.schedules import Schedule
+
+FINITE_CHECK_STEPS = 10
+"""A loss that is not finite is seen within this many steps; each look costs one host synchronisation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how tensors are computed; decided once per study, the same on every worker."""
+
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    threads: int = 1
+
+    @classmethod
+    def detect(cls, *, threads: int = 1, gpu: bool = False, precision: str = "auto") -> Self:
+        """Return what this machine can do: bf16 on GPUs and on CPUs with AMX, else fp32.
+
+        Raises:
+            BadInput: if a GPU is asked for and none is there, or for an unknown precision.
+        """
+        if gpu and not torch.cuda.is_available():
+            raise BadInput("resources.gpus_per_trial: a GPU is asked for, but torch sees none on this machine")
+        if precision not in ("auto", "fp32", "bf16"):
+            raise BadInput(f"resources.precision: expected auto, fp32 or bf16, got {precision!r}")
+        fast = gpu or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public question for it
+        chosen: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" or (precision == "auto" and fast) else "fp32"
+        return cls(device="cuda" if gpu else "cpu", precision=chosen, threads=threads)
+
+    def apply(self) -> None:
+        """Set torch's threads and determinism for this process; denormals (slow on CPUs) become zero."""
+        torch.set_num_threads(self.threads)
+        torch.set_flush_denormal(True)
+        if self.device == "cuda":
+            # cuBLAS needs the workspace setting before its first call to repeat itself to the bit.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.deterministic = True
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move `model` to the device, in the memory format of this study."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(self.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    def inputs(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return images as floats in [0, 1] on the device."""
+        x = images.to(self.device).float().div_(255)
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which forward passes run."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One stretch of training: an epoch, or one cycle of a cyclic schedule.
+
+    `steps`, `images` and `seconds` count from the start of the training; `loss` is the mean of the stretch's last
+    quarter; `collapsed` names the reason if this stretch was the last because of a collapse.
+    """
+
+    index: int
+    steps: int
+    images: int
+    lr: float
+    loss: float
+    seconds: float
+    collapsed: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained from scratch: SGD with a cosine rate. `lr` is the rate of the first step."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        check_positive(self, "epochs", "lr", "batch_size")
+
+    def fit(
+        self, model: nn.Module, data: ImageSet, *, augment: Augment, compute: Compute, seed: int
+    ) -> Iterator[Epoch]:
+        """Train `model` in place on `data`, yielding each epoch."""
+        steps = self.epochs * steps_per_epoch(len(data), self.batch_size)
+        return fit(
+            model,
+            data,
+            steps=steps,
+            batch_size=self.batch_size,
+            schedule=schedules.cosine(self.lr, steps),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augment=augment,
+            compute=compute,
+            seed=seed,
+        )
+
+
+def check_positive(component: object, *names: str) -> None:
+    """Raise BadInput unless each named field of `component` is above zero."""
+    for name in names:
+        if not getattr(component, name) > 0:
+            raise BadInput(f"{name}: expected a number above 0, got {getattr(component, name)!r}")
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Return how many steps see about every image once; batches are always full, see `fit`."""
+    return max(1, math.ceil(images / batch_size))
+
+
+def collapse(stretch_losses: Iterable[float], classes: int) -> str:
+    """Return why training has collapsed, or '' if it has not.
+
+    A loss that is not finite is a collapse. So is a loss at or above ln(classes), what guessing costs, at the
+    ends of two successive cycles: phase 1 wrecks good trials on purpose, so one bad end does not count.
+    """
+    last = deque(stretch_losses, maxlen=2)
+    if last and not math.isfinite(last[-1]):
+        return "the loss is not finite"
+    if len(last) == 2 and min(last) >= math.log(classes):
+        return f"the loss was at or above ln({classes}) = {math.log(classes):.2f} at the ends of two successive cycles"
+    return ""
+
+
+def fit(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    steps: int,
+    batch_size: int,
+    schedule: Schedule,
+    momentum: float,
+    weight_decay: float,
+    augment: Augment,
+    compute: Compute,
+    seed: int,
+    parameters: Iterable[nn.Parameter] | None = None,
+    cycle_steps: int | None = None,
+    stop_on_collapse: bool = True,
+) -> Iterator[Epoch]:
+    """Train `model` in place with SGD and cross-entropy, yielding after each epoch or, if given, each cycle.
+
+    Batches come from one shuffled stream without end, so each is full (of `data` if that is smaller). The rate is
+    set before the step. A loss that is not finite ends the training within 20 steps; with `cycle_steps`, a
+    collapse by `collapse` ends it too. The last Epoch then names the reason.
+
+    Args:
+        model: trained on `compute.device`; it stays there.
+        data: images (n, c, h, w) uint8 and labels (n,).
+        steps: optimiser steps in all.
+        batch_size: images per step.
+        schedule: learning rate of each step.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        augment: applied to each batch.
+        compute: device, precision, threads.
+        seed: of order, augmentation and dropout.
+        parameters: the parameters to train; all of them by default.
+        cycle_steps: steps of one cycle of the schedule, if it has cycles.
+        stop_on_collapse: False only to record what would have become of a collapsing run.
+    """
+    compute.place(model)
+    optimizer = torch.optim.SGD(
+        list(parameters if parameters is not None else model.parameters()),
+        lr=schedule(0),
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
+    batches = _Batches(data, batch_size, augment, compute, seed)
+    randomness = seeds.IsolatedRandom(seeds.derive(seed, "layers"))
+    stretch = cycle_steps or steps_per_epoch(len(data), batch_size)
+    ends: list[float] = []
+    seconds = 0.0
+    done = 0
+    while done < steps:
+        start = time.perf_counter()
+        until = min(steps, done + stretch)
+        with randomness:
+            done, loss = _run_stretch(model, optimizer, batches, schedule, compute, done, until)
+        ends.append(loss)
+        seconds += time.perf_counter() - start
+        reason = collapse(ends if cycle_steps else ends[-1:], data.classes) if stop_on_collapse else ""
+        yield Epoch(
+            index=len(ends) - 1,
+            steps=done,
+            images=done * batches.size,
+            lr=schedule(done - 1),
+            loss=loss,
+            seconds=seconds,
+            collapsed=reason,
+        )
+        if reason:
+            return
+
+
+class _Batches:
+    """Augmented batches on the device, from an endless stream of shuffles of resident uint8 images."""
+
+    def __init__(self, data: ImageSet, batch_size: int, augment: Augment, compute: Compute, seed: int) -> None:
+        self._images = data.images.to(compute.device)
+        self._labels = data.labels.to(compute.device)
+        self._generator = seeds.generator(seed, "batches")
+        self._augment = augment
+        self._compute = compute
+        self._order = torch.empty(0, dtype=torch.int64)
+        self.size = min(batch_size, len(data))
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Return inputs (b, c, h, w) float and labels (b,)."""
+        while len(self._order) < self.size:
+            shuffle = torch.randperm(len(self._labels), generator=self._generator)
+            self._order = torch.cat([self._order, shuffle])
+        chosen, self._order = self._order[: self.size], self._order[self.size :]
+        chosen = chosen.to(self._images.device)
+        images = self._augment(self._images[chosen], self._generator)
+        return self._compute.inputs(images), self._labels[chosen]
+
+
+def _run_stretch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: _Batches,
+    schedule: Schedule,
+    compute: Compute,
+    done: int,
+    until: int,
+) -> tuple[int, float]:
+    """Take steps `done` to `until`; return (steps taken in all, mean loss of the last quarter)."""
+    model.train()
+    losses: list[Tensor] = []
+    for step in range(done, until):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(step)
+        inputs, labels = batches.next()
+        with compute.autocast():
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.detach())
+        if (step + 1) % FINITE_CHECK_STEPS == 0 and not math.isfinite(losses[-1].item()):
+            return step + 1, math.nan
+    quarter = losses[-max(1, (until - done) // 4) :]
+    return until, torch.stack(quarter).float().mean().item()
+
+
+def predict(
+    model: nn.Module, images: UInt8[Tensor, "n c h w"], compute: Compute, batch_size: int = 1000
+) -> Float[Tensor, "n classes"]:
+    """Return the logits of `images`, on the CPU in float32; the model is left in evaluation mode."""
+    compute.place(model)
+    model.eval()
+    with torch.inference_mode(), compute.autocast():
+        outputs = [model(compute.inputs(batch)).float().cpu() for batch in images.split(batch_size)]
+    return torch.cat(outputs).clone()
+
+
+def finished(epochs: Iterator[Epoch]) -> Epoch:
+    """Run a training to its end and return the last Epoch."""
+    return deque(epochs, maxlen=1)[0]
