@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import Row, TestView
-from raybd.evaluation.metrics import Difference
+from raybd.evaluation.metrics import Difference, Rate
 from raybd.evaluation.sequela import Sequela
 from raybd.gate import Check
 from raybd.models import Architecture, Classifier
@@ -277,3 +277,34 @@ class Assessment:
         return revived
 
 
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Every trial of a search, as plain records, and what the search was; `front` holds trial numbers."""
+
+    records: tuple[dict[str, Any], ...]
+    front: tuple[int, ...]
+    space: dict[str, Any]
+    sampler: str
+    seed: int
+    trials: int
+    suspect_digest: str
+    seconds: float
+    workers: int
+    reference: Rate
+
+    def save(self, folder: Path) -> Self:
+        """Write the card into `folder`."""
+        write_json(folder / CARD, self)
+        return self
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the study in `folder`.
+
+        Raises:
+            BadInput: if there is none or it is corrupt.
+        """
+        revived: Self = revive(cls, read_json(folder / CARD))
+        return revived

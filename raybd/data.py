@@ -60,9 +60,7 @@ class Augment:
         if self.crop < 0:
             raise BadInput(f"crop: expected 0 pixels or more, got {self.crop}")
 
-    def __call__(
-        self, images: UInt8[Tensor, "n c h w"], generator: torch.Generator
-    ) -> UInt8[Tensor, "n c h w"]:
+    def __call__(self, images: UInt8[Tensor, "n c h w"], generator: torch.Generator) -> UInt8[Tensor, "n c h w"]:
         """Return augmented copies of `images`; every draw comes from `generator`."""
         if self.crop:
             images = pad_and_crop(images, self.crop, generator)

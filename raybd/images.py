@@ -27,9 +27,7 @@ def paste(
     return out
 
 
-def blend(
-    images: UInt8[Tensor, "n c h w"], pattern: UInt8[Tensor, "c h w"], alpha: float
-) -> UInt8[Tensor, "n c h w"]:
+def blend(images: UInt8[Tensor, "n c h w"], pattern: UInt8[Tensor, "c h w"], alpha: float) -> UInt8[Tensor, "n c h w"]:
     """Return (1 - `alpha`) of each image plus `alpha` of `pattern`, rounded.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -100,9 +100,7 @@ def load_source(
     )
 
 
-def load_npz(
-    path: Path, *, prefer: Sequence[str], classes: int | None = None, size: int | None = None
-) -> ImageSet:
+def load_npz(path: Path, *, prefer: Sequence[str], classes: int | None = None, size: int | None = None) -> ImageSet:
     """Load one part of an `.npz`: the first in `prefer` ('train', 'test') that the file has.
 
     Raises:
@@ -150,14 +148,10 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         at = f"{path}: {key}" if key else str(path)
         hint = "; Python objects are pickled, which raybd does not open: save arrays of uint8 and of integers"
-        raise BadInput(
-            f"{at}: not readable as .npz ({error}){hint if 'pickle' in str(error) else ''}"
-        ) from error
+        raise BadInput(f"{at}: not readable as .npz ({error}){hint if 'pickle' in str(error) else ''}") from error
 
 
-def _npz_part(
-    arrays: dict[str, NDArray[Any]], part: str, path: Path, size: int | None
-) -> tuple[Tensor, Tensor]:
+def _npz_part(arrays: dict[str, NDArray[Any]], part: str, path: Path, size: int | None) -> tuple[Tensor, Tensor]:
     for key in (f"x_{part}", f"y_{part}"):
         if key not in arrays:
             raise BadInput(f"{path}: no key {key}; keys: {', '.join(sorted(arrays)) or 'none'}")
@@ -170,13 +164,11 @@ def _npz_part(
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
         hint = " (images first by channel? move the channels to the end)" if images.ndim == 4 else ""
         raise BadInput(
-            f"{at}: expected (n, height, width) or (n, height, width, 1 or 3), "
-            f"got {arrays[f'x_{part}'].shape}{hint}"
+            f"{at}: expected (n, height, width) or (n, height, width, 1 or 3), got {arrays[f'x_{part}'].shape}{hint}"
         )
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise BadInput(
-            f"{path}: y_{part}: expected integers ({len(images)},), one per image, "
-            f"got {labels.dtype} {labels.shape}"
+            f"{path}: y_{part}: expected integers ({len(images)},), one per image, got {labels.dtype} {labels.shape}"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return tensor if size is None else resize(tensor, size), torch.from_numpy(labels.astype(np.int64))
@@ -191,9 +183,7 @@ def _torchvision(name: str, root: Path | None, folder: Path, classes: int | None
     return _source(name, f"{name} in {folder / root}, {{part}} part", train, test, classes or named)
 
 
-def _torchvision_part(
-    name: str, root: Path, arguments: _Arguments, size: int | None
-) -> tuple[_Part, int | None]:
+def _torchvision_part(name: str, root: Path, arguments: _Arguments, size: int | None) -> tuple[_Part, int | None]:
     """Images and labels of one part, and the number of classes if the data set says it."""
     from torchvision import datasets
 
@@ -205,8 +195,7 @@ def _torchvision_part(
     except (RuntimeError, OSError, ImportError, ValueError) as error:
         # torchvision's own words may advise a download, which raybd never does.
         raise BadInput(
-            f"data.root: no complete copy of {at}; looked for {_looked_for(name, root)}; "
-            f"torchvision says: {error}"
+            f"data.root: no complete copy of {at}; looked for {_looked_for(name, root)}; torchvision says: {error}"
         ) from error
     labels = [label for _, label in pairs]
     if any(isinstance(label, bool) or not isinstance(label, int | np.integer) for label in labels):
@@ -269,7 +258,7 @@ def _opened(file: Path, size: int | None) -> UInt8[Tensor, "c h w"]:
     try:
         with Image.open(file) as image:
             return _pixels(image, str(file), size)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
         raise BadInput(f"{file}: not readable as an image ({error})") from error
 
 
@@ -292,9 +281,7 @@ def _stack(pixels: list[Tensor], names: list[str], at: str) -> UInt8[Tensor, "n 
     for image, name in zip(pixels, names, strict=True):
         if image.shape[1:] != pixels[0].shape[1:]:
             got, first = ("x".join(map(str, i.shape[1:])) for i in (image, pixels[0]))
-            raise BadInput(
-                f"{at}: {name} is {got} pixels, {names[0]} is {first}; give data.size to scale them all"
-            )
+            raise BadInput(f"{at}: {name} is {got} pixels, {names[0]} is {first}; give data.size to scale them all")
     return torch.stack([image.expand(channels, -1, -1) for image in pixels])
 
 

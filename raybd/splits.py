@@ -165,9 +165,7 @@ def _check_sizes(origin: str, wanted: Mapping[str, int | None], available: int) 
         overlap = ": the splits would overlap" if len(sized) > 1 else ""
         raise BadInput(f"data: {sum_} > {origin} {available}{overlap}")
     if len(rest) > 1:
-        raise BadInput(
-            f"data.{rest[1]}.size: missing; {' and '.join(rest)} cannot both take the rest of {origin}"
-        )
+        raise BadInput(f"data.{rest[1]}.size: missing; {' and '.join(rest)} cannot both take the rest of {origin}")
     if rest and total == available:
         raise BadInput(f"data: {sum_ or 'nothing'} = {origin} {available}: {rest[0]} would be empty")
 
@@ -248,9 +246,7 @@ def _from_train_warnings(parts: Mapping[str, Part]) -> list[str]:
     ]
 
 
-def _duplicates(
-    sets: dict[str, ImageSet], indices: dict[str, list[int]], files: Mapping[str, Part]
-) -> list[str]:
+def _duplicates(sets: dict[str, ImageSet], indices: dict[str, list[int]], files: Mapping[str, Part]) -> list[str]:
     """Warn of exact copies across splits, refuse them in a file of its own, take them out of a members file.
 
     Real data sets hold a few copies, which no plan can avoid; a file that shares images is a wrong file.
@@ -267,9 +263,7 @@ def _duplicates(
                 f"are also in {one} ({files[name].origin})"
             )
         if count:
-            warnings.append(
-                f"{count} of the {len(keys[other])} images of {other} are exact copies of images in {one}"
-            )
+            warnings.append(f"{count} of the {len(keys[other])} images of {other} are exact copies of images in {one}")
     if "members" in files:
         warnings += _without_clean_set(sets, indices, keys)
     return warnings
@@ -285,9 +279,7 @@ def _without_clean_set(
     sets["members"] = sets["members"].subset(kept)
     indices["members"] = [indices["members"][i] for i in kept]
     copies = sum(own[i] in test for i in kept)
-    told = [f"{len(own) - len(kept)} members are also in the clean set and were left out"] * (
-        len(kept) < len(own)
-    )
+    told = [f"{len(own) - len(kept)} members are also in the clean set and were left out"] * (len(kept) < len(own))
     return told + [f"{copies} members are exact copies of test images, the non-members"] * bool(copies)
 
 

@@ -75,9 +75,7 @@ def test_pad_and_crop_is_a_window_of_the_padded_image_for_every_image(padding, h
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     for got, whole in zip(out, padded, strict=True):
         windows = [
-            whole[:, y : y + height, x : x + width]
-            for y in range(2 * padding + 1)
-            for x in range(2 * padding + 1)
+            whole[:, y : y + height, x : x + width] for y in range(2 * padding + 1) for x in range(2 * padding + 1)
         ]
         assert any(torch.equal(got, window) for window in windows)
 

@@ -30,7 +30,11 @@ trigger: {kind: patch, size: 4, row: 27, column: 27, value: 255, target_label: 8
 space: standalone
 search: {trials: 32, sampler: tpe, seed: 0, max_accuracy_drop: 0.02}
 references: [super_fine_tuning, fine_tuning]
-gate: {max_attack_success_rate: 0.05, max_accuracy_drop: 0.03, max_class_accuracy_drop: 0.25, max_membership_auc_rise: 0.03}
+gate:
+  max_attack_success_rate: 0.05
+  max_accuracy_drop: 0.03
+  max_class_accuracy_drop: 0.25
+  max_membership_auc_rise: 0.03
 tracking: {uri: null, model_name: gtsrb-classifier, alias: candidate}
 resources: {cpus_per_trial: 1, gpus_per_trial: 0}
 """
@@ -111,9 +115,7 @@ def test_files_count_from_the_studys_folder_and_moving_it_changes_nothing(tmp_pa
         ({"suspect__weights": "other.pth"}, False),
     ],
 )
-def test_a_study_is_the_same_study_with_another_budget_tracking_or_machine(
-    changes: dict[str, Any], same: bool
-) -> None:
+def test_a_study_is_the_same_study_with_another_budget_tracking_or_machine(changes: dict[str, Any], same: bool) -> None:
     assert (parse(adopt(**changes)).identity() == parse(adopt()).identity()) is same
 
 
@@ -143,7 +145,7 @@ def test_one_e_minus_4_which_yaml_reads_as_text_is_a_number(tmp_path: Path) -> N
         (adopt(name="a/b"), "name: expected letters, digits"),
         (adopt(name=3), "name: expected a valid string, got 3"),
         (adopt(tracking__alias="latest"), "tracking.alias: expected letters, digits"),
-        (adopt(references=["super_finetuning"]), "references.0: "),
+        (adopt(references=["super_finetuning"]), "references: unknown defense 'super_finetuning'; did you mean "),
         (adopt(space="standalon"), "space: "),
         (adopt(scenario="standalon"), "scenario: unknown 'standalon'; did you mean 'standalone'?"),
         (adopt(data__source=...), "data.source: missing"),

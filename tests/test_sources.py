@@ -121,9 +121,7 @@ def test_a_broken_or_missing_npz_is_named(tmp_path):
     save(tmp_path / "d.npz")
     content = (tmp_path / "d.npz").read_bytes()
     (tmp_path / "half.npz").write_bytes(content[: len(content) // 2])
-    (tmp_path / "flipped.npz").write_bytes(
-        content[:200] + bytes(b ^ 255 for b in content[200:260]) + content[260:]
-    )
+    (tmp_path / "flipped.npz").write_bytes(content[:200] + bytes(b ^ 255 for b in content[200:260]) + content[260:])
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     for name in ("half.npz", "flipped.npz", "one.npz"):
@@ -265,9 +263,7 @@ def svhn(root):
     root.mkdir()
     for part in ("train", "test"):
         x, y = arrays(10, (32, 32, 3), 10)
-        savemat(
-            root / f"{part}_32x32.mat", {"X": x.transpose(1, 2, 3, 0), "y": np.where(y == 0, 10, y)[:, None]}
-        )
+        savemat(root / f"{part}_32x32.mat", {"X": x.transpose(1, 2, 3, 0), "y": np.where(y == 0, 10, y)[:, None]})
     return x, y
 
 
@@ -275,9 +271,7 @@ def test_a_set_with_split_instead_of_train_is_read_too(tmp_path, monkeypatch):
     from torchvision import datasets
 
     x, y = svhn(tmp_path / "svhn")
-    monkeypatch.setattr(
-        datasets.SVHN, "_check_integrity", lambda self: True
-    )  # ours is not the published file
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)  # ours is not the published file
     source = load_source("SVHN", root=tmp_path / "svhn", folder=tmp_path)
     assert np.array_equal(source.train.images.permute(0, 2, 3, 1).numpy(), x)
     assert source.train.labels.tolist() == y.tolist()
@@ -308,9 +302,7 @@ def test_a_torchvision_set_of_images_of_different_size_needs_a_size(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(TORCHVISION))
-def test_a_missing_torchvision_set_says_what_was_looked_for_and_downloads_nothing(
-    name, tmp_path, monkeypatch
-):
+def test_a_missing_torchvision_set_says_what_was_looked_for_and_downloads_nothing(name, tmp_path, monkeypatch):
     import urllib.request
 
     def refuse(*args, **kwargs):

@@ -1,38 +1,192 @@
-"""The commands of `raybd`, one for each verb; nothing heavy is imported before a command runs."""
+"""The commands of `raybd`, one for each verb; torch and all that needs it is imported when a command runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from raybd import __version__
-from raybd.cli.console import show
+from raybd.cli import show
 from raybd.cli.guard import Guarded
-from raybd.registry import BadInput, read_json
+from raybd.registry import BadInput, nearest
 
 app = typer.Typer(
     name="raybd",
-    help="Find the super-fine-tuning settings that remove a backdoor from your image classifier.",
-    epilog="First time here: `raybd run demo`. A study of your own is one YAML file; the README walks through it.",
+    epilog="First time here? `raybd run demo`. A study of your own is one YAML file; the README walks through it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="The study: a YAML file, or the name of a shipped one (demo).")
+    str, typer.Argument(metavar="STUDY", help="The study: a YAML file, or the name of a shipped one, such as demo.")
 ]
 Runs = Annotated[
-    Path, typer.Option(metavar="DIR", help="The folder of all runs; a study writes to DIR/NAME and nowhere else.")
+    Path, typer.Option(metavar="DIR", help="Where run folders lie; a study writes to DIR/NAME and nowhere else.")
 ]
-RUNS = Path("runs")
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a search that was interrupted.")]
+Trials = Annotated[
+    str | None,
+    typer.Option(metavar="N|+N", help="The number of trials instead of the study's; +N adds N to a search."),
+]
+Rollback = Annotated[bool, typer.Option("--rollback", help="Give the alias back to the version that held it before.")]
+What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of: {', '.join(show.LISTS)}.")]
+HERE = Path("runs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"raybd {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="After an error, show where in the code it arose.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="After an error, show where in the code it arose.")
+    ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Find the super-fine-tuning settings that remove a backdoor from your image classifier."""
+    """Find the super-fine-tuning settings that remove a backdoor from your image classifier.
+
+    `raybd run STUDY` does everything; the other verbs are its stages, one at a time.
+    """
+
+
+def _settings(study: str) -> Any:
+    from raybd.settings import load_study
+
+    return load_study(study)
+
+
+@app.command(cls=Guarded)
+def run(study: Study, runs: Runs = HERE) -> None:
+    """Do it all: suspect, search, select, assess, promote, report. Stages already done are not repeated."""
+    settings = _settings(study)
+    from raybd import pipeline
+    from raybd.artifacts import GateRefused, NothingFeasible
+
+    with show.searching(settings) as on_trial:
+        try:
+            pipeline.run(settings, runs=runs, on_trial=on_trial, on_stage=show.stage)
+        except (NothingFeasible, GateRefused):
+            show.outcome(runs / settings.name)  # it has a report, which says why
+            raise
+    show.outcome(runs / settings.name)
+
+
+@app.command(cls=Guarded)
+def inject(study: Study, runs: Runs = HERE) -> None:
+    """Train a suspect whose backdoor we plant ourselves, and its never-poisoned twin."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    show.suspect(pipeline.inject(settings, runs=runs).card())
+
+
+@app.command(cls=Guarded)
+def adopt(study: Study, runs: Runs = HERE) -> None:
+    """Take in your own model, with its data and trigger, as the suspect."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    show.suspect(pipeline.adopt(settings, runs=runs).card())
+
+
+@app.command(cls=Guarded)
+def search(study: Study, resume: Resume = False, trials: Trials = None, runs: Runs = HERE) -> None:
+    """Try settings of the defense on the suspect; every trial is kept, and a killed search can be resumed."""
+    budget = _budget(trials)
+    settings = _settings(study)
+    from raybd import pipeline
+
+    with show.searching(settings) as on_trial:
+        pipeline.search(settings, runs=runs, resume=resume, on_trial=on_trial, **budget)
+    show.front(runs / settings.name)
+
+
+def _budget(trials: str | None) -> dict[str, int]:
+    """`50` as the whole budget, `+50` as so many more."""
+    if trials is None:
+        return {}
+    digits = trials.removeprefix("+")
+    if not digits.isdecimal() or int(digits) < 1:
+        raise BadInput(f"--trials: expected a number of trials such as 50, or +50 for 50 more, got {trials!r}")
+    return {"extend" if trials.startswith("+") else "trials": int(digits)}
+
+
+@app.command(cls=Guarded)
+def select(study: Study, runs: Runs = HERE) -> None:
+    """Choose the best settings found, confirm them with fresh seeds, and keep the weights that will ship."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    show.front(runs / settings.name)
+    show.choice(pipeline.select(settings, runs=runs).card)
+
+
+@app.command(cls=Guarded)
+def assess(study: Study, runs: Runs = HERE) -> None:
+    """Measure suspect, published settings and candidate on the test split, and what else the defense changed."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    pipeline.assess(settings, runs=runs)
+    show.assessment(runs / settings.name)
+
+
+@app.command(cls=Guarded)
+def promote(study: Study, rollback: Rollback = False, runs: Runs = HERE) -> None:
+    """Register the candidate and move the alias to it, if it passes the gate."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    if rollback:
+        show.version(pipeline.rollback(settings, runs=runs), settings.tracking.alias)
+    else:
+        show.promotion(pipeline.promote(settings, runs=runs))
+
+
+@app.command(cls=Guarded)
+def report(study: Study, runs: Runs = HERE) -> None:
+    """Write report.html, one page that opens offline, and summary.json, from what the stages have left."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    pipeline.report(settings, runs=runs)
+    show.outcome(runs / settings.name)
+
+
+@app.command(cls=Guarded)
+def sync(study: Study, runs: Runs = HERE) -> None:
+    """Deliver to the tracking server what waited in the run folder while the server was down."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    show.delivered(pipeline.sync(settings, runs=runs))
+
+
+@app.command(cls=Guarded)
+def validate(study: Study) -> None:
+    """Load all that a study names, put one batch through the model, and say what was found. Writes nothing."""
+    settings = _settings(study)
+    from raybd import pipeline
+
+    show.overview(pipeline.validate(settings))
+
+
+@app.command("list", cls=Guarded)
+def list_(what: What) -> None:
+    """List what a study can name: models, attacks, triggers, spaces and so on."""
+    if what not in show.LISTS:
+        raise BadInput(f"WHAT: unknown '{what}'{nearest(what, show.LISTS)}")
+    from raybd.cli.listing import entries
+
+    show.entries(entries(what))
+
+
+def main() -> None:
+    """Run the command line; the installed `raybd` calls this."""
+    app()

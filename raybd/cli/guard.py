@@ -45,7 +45,7 @@ def _message(error: BaseException, ctx: typer.Context) -> str:
     if code != FAULT:
         return str(error)
     said = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"{said}\nThis is a fault of raybd or of this machine, not of your input; `raybd --debug {ctx.info_name} ...` shows where it arose."
+    return f"{said}\nThis is a fault of raybd or of this machine. To see where: raybd --debug {ctx.info_name} ..."
 
 
 def _interrupted(ctx: typer.Context) -> str:

@@ -1,6 +1,5 @@
 """A run as one page that opens offline, as `summary.json`, and as a table for a terminal."""
 
-import os
 from pathlib import Path
 
 from raybd.registry import write_json
@@ -22,5 +21,5 @@ def write(run: ReportInput, folder: Path) -> Path:
     path = folder / "report.html"
     draft = path.with_suffix(".html.tmp")
     draft.write_text(page, encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     return path

@@ -12,7 +12,7 @@ def classes(suspect: Card, selected: Card) -> Figure:
     before = {entry["label"]: entry for entry in suspect["per_class"]}
     after = {entry["label"]: entry for entry in selected["per_class"]}
     labels = [label for label in before if label in after]
-    names = ["small classes, pooled" if label is None else f"class {label}" for label in labels]
+    names = ["pooled" if label is None else f"class {label}" for label in labels]
     joins: list[float | None] = []
     rungs: list[str | None] = []
     for label, name in zip(labels, names, strict=True):
@@ -27,7 +27,7 @@ def classes(suspect: Card, selected: Card) -> Figure:
         ],
         height=110 + 19 * max(len(labels), 4),
         xaxis=axis("clean accuracy on test, %"),
-        yaxis=axis("", autorange="reversed", type="category", tickfont={"size": 11}, ticks="", dtick=1),
+        yaxis=axis("", range=[len(labels) - 0.3, -0.7], type="category", tickfont={"size": 11}, ticks="", dtick=1),
         margin={"l": 80, "r": 16, "t": 32, "b": 48},
     )
 
@@ -47,7 +47,7 @@ def _class_trace(model: str, label: str, rates: list[Card], names: list[str]) ->
             "symbol": style.symbol if after else f"{style.symbol}-open",
             "color": style.color,
             "size": 8,
-            "line": {"width": 1.5},
+            "line": {"width": 1.5, "color": style.color},
         },
         # Only one of the two carries bars: two on one line cannot be read, and the table has both.
         **({"error_x": error_bar(rates) | {"thickness": 1, "width": 0}} if after else {}),
@@ -64,7 +64,7 @@ def membership(reading: Card) -> Figure:
             "mode": "markers",
             "name": safe(name_of(name)),
             "x": [row["auc"]],
-            "y": [name_of(name)],
+            "y": [_folded(name_of(name))],
             "error_x": error_bar([row], value="auc", scale=1.0),
             "hovertemplate": f"AUC {decimal(row['auc'], 3)} [{decimal(row['low'], 3)}, {decimal(row['high'], 3)}]"
             "<extra></extra>",
@@ -83,6 +83,11 @@ def membership(reading: Card) -> Figure:
         shapes=[chance | {"line": {"color": MUTED, "width": 1, "dash": "dot"}}],
         margin={"l": 80, "r": 16, "t": 8, "b": 48},
     )
+
+
+def _folded(name: str) -> str:
+    """A name on two lines: beside a figure on a phone there is no room for one."""
+    return safe(name).replace(", ", ",<br>").replace(" fine-tuning", "<br>fine-tuning").replace(" twin", "<br>twin")
 
 
 def reinjection(study: Card) -> Figure:

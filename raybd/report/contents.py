@@ -76,4 +76,4 @@ class ReportInput:
         if stage == "select" and self.study and not any(r["feasible"] for r in self.study["records"]):
             trials = len(self.study["records"])
             return f"None of the {trials} trials met both limits of the search, so there was nothing to select."
-        return f"Not run: this study has no {stage} card yet. `raybd {stage} STUDY.yaml` makes it."
+        return f"Not run: this study has no {stage} card yet. “raybd {stage} STUDY.yaml” makes it."

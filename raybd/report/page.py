@@ -5,7 +5,6 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from raybd.report import assessment_figures, search_figures, tables
@@ -13,10 +12,10 @@ from raybd.report.contents import Card, ReportInput
 from raybd.report.pictures import gallery
 from raybd.report.references import used
 from raybd.report.sequela import membership_sections, reinjection_section
-from raybd.report.style import MUTED, Figure, marks
-from raybd.report.trials import KINDS, kind_of, published
+from raybd.report.style import Figure, marks
+from raybd.report.trials import KINDS, kind_of, measured, published
 from raybd.report.verdict import trust, verdict, warnings
-from raybd.report.wording import bracket, count, decimal, digest, name_of, percent, seconds, setting, short
+from raybd.report.wording import MISSING, bracket, count, decimal, digest, name_of, percent, seconds, setting, short
 
 SPLITS = {
     "train": "what the suspect was or would be trained on",
@@ -38,10 +37,9 @@ def html(run: ReportInput) -> str:
     )
     template = environment.from_string((folder / "report.html.jinja2").read_text(encoding="utf-8"))
     return template.render(
-        # Markup: these three are ours or plotly's, and a style or script must not be escaped.
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
-        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        script=(folder / "report.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
         embedded=embedded,
         **context(run),
     )
@@ -73,10 +71,10 @@ def context(run: ReportInput) -> dict[str, Any]:
     }
 
 
-def embedded(chart: Figure) -> Markup:
-    """Return a figure as JSON that may stand inside a script element."""
+def embedded(chart: Figure) -> str:
+    """Return a figure as JSON that may stand, unescaped, inside a script element: it holds no `<`."""
     text = json.dumps(chart, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - no markup can begin without "<"
+    return text.replace("<", "\\u003c")
 
 
 def _comparison(run: ReportInput) -> dict[str, Any] | None:
@@ -141,10 +139,9 @@ def _check(check: Card) -> dict[str, Any]:
     # An AUC is no share of images: it keeps its own scale.
     auc = "auc" in check["name"]
     value, bound, limit = (
-        decimal(check[key], 3) if auc else percent(check[key], 2 if key != "limit" else 1)
-        for key in ("value", "bound", "limit")
+        decimal(check[key], 3) if auc else percent(check[key], 2) for key in ("value", "bound", "limit")
     )
-    name = name_of(check["name"]) + (", AUC" if auc else ", points" if "drop" in check["name"] else ", %")
+    name = name_of(check["name"]) + ("" if auc else ", points" if "drop" in check["name"] else ", %")
     figures = {"value": value, "bound": bound, "limit": limit, "n": count(check["n"]), "detail": check["detail"]}
     return {"name": name, "sign": sign, "tone": tone, "status": check["status"], **figures}
 
@@ -172,8 +169,16 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
             for parameter in run.space.get("search", {})
         ],
         "n": count(run.study["reference"]["n"]),
+        "unseen": _unseen(run.study),
         **_trial_table(run, run.study),
     }
+
+
+def _unseen(study: Card) -> str:
+    """What the first view of the front leaves out: trials so wrecked that showing them would hide the others."""
+    kinds = [kind_of(record, study["front"]) for record in measured(study)]
+    wrecked = {"collapsed": kinds.count("collapsed"), "stopped early": kinds.count("pruned")}
+    return " and ".join(f"{n} {kind}" for kind, n in wrecked.items() if n)
 
 
 def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
 
 
 def _rate_text(rate: Card | None) -> str:
-    return "–" if rate is None else f"{percent(rate['rate'])} {bracket(rate)}"
+    return MISSING if rate is None else f"{percent(rate['rate'])} {bracket(rate)}"
 
 
 def _chosen(run: ReportInput) -> dict[str, Any] | None:

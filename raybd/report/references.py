@@ -101,8 +101,7 @@ BIBLIOGRAPHY = {
     "optuna": _arxiv(
         "1907.10902",
         "Optuna, which keeps the study and proposes settings",
-        "Akiba, Sano, Yanase, Ohta, Koyama. Optuna: A Next-Generation Hyperparameter Optimization Framework. "
-        "KDD 2019.",
+        "Akiba, Sano, Yanase, Ohta, Koyama. Optuna: A Next-Generation Hyperparameter Optimization Framework. KDD 2019.",
     ),
     "ray": _arxiv(
         "1712.05889",

@@ -1,5 +1,6 @@
 """What the search did, drawn: the Pareto front, the effect of each parameter, the learning-rate schedule."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,23 +28,16 @@ _PUBLISHED: Figure = {"symbol": "square-open", "size": 19, "color": ORANGE, "lin
 def pareto(run: ReportInput, study: Card) -> Figure:
     """Return attack success against clean accuracy on the selection split, one mark per trial."""
     records = measured(study)
-    wide, near = _ranges(run, study, records)
+    views = _views(run, study, records)
+    first = views["trials"]
     return figure(
         [*_trial_traces(records, study["front"]), *_published_traces(run, records), *_chosen_traces(run, records)],
         height=560,
-        xaxis=axis("clean accuracy on selection, %", range=wide[0]),
-        yaxis=axis("attack success rate on selection, %", range=wide[1]),
+        xaxis=axis("clean accuracy on selection, %", range=first["xaxis.range"]),
+        yaxis=axis("attack success rate on selection, %", range=first["yaxis.range"]),
         shapes=_gate_shapes(run.gate, study["reference"]),
         annotations=_gate_notes(run.gate, study["reference"]),
-        updatemenus=[
-            _buttons(
-                {
-                    "all trials": {"xaxis.range": wide[0], "yaxis.range": wide[1]},
-                    "around the gate": {"xaxis.range": near[0], "yaxis.range": near[1]},
-                }
-            )
-        ],
-        margin={"l": 56, "r": 16, "t": 52, "b": 48},
+        views=views,
     )
 
 
@@ -78,9 +72,7 @@ def _published_traces(run: ReportInput, records: list[Card]) -> list[Figure]:
     """Published settings that a trial ran are framed; the others are known on the test split only, and say so."""
     here = published(run)
     traces = [
-        _points(
-            [(r, hover(r)) for r in records if r["number"] in numbers], f"published: {safe(name)}", _PUBLISHED
-        )
+        _points([(r, hover(r)) for r in records if r["number"] in numbers], f"published: {safe(name)}", _PUBLISHED)
         for name, numbers in here.items()
     ]
     styles = marks(list(references(run)))
@@ -128,41 +120,35 @@ def _gate_shapes(gate: Card, reference: Card) -> list[Figure]:
 
 def _gate_notes(gate: Card, reference: Card) -> list[Figure]:
     quiet = {"showarrow": False, "font": {"size": 11, "color": MUTED}}
-    suspect = {"x": 100 * reference["rate"], "y": 1, "yref": "paper", "yanchor": "top", "xanchor": "right"}
-    notes = [quiet | suspect | {"text": f"the suspect's C-Acc, {percent(reference['rate'])} "}]
+    along = {"x": 100 * reference["rate"], "xanchor": "left", "y": 0.55, "yref": "paper", "textangle": -90}
+    notes = [quiet | along | {"text": f"the suspect's C-Acc, {percent(reference['rate'])} %"}]
     corner = _gate_corner(gate, reference)
     if corner:
-        place = {"x": corner[0], "y": corner[1], "xanchor": "right", "yanchor": "bottom"}
-        notes.append(quiet | place | {"text": "gate "})
+        place = {"x": 1, "xref": "paper", "xanchor": "right", "y": corner[1], "yanchor": "bottom"}
+        notes.append(quiet | place | {"text": f"gate: ASR ≤ {corner[1]:g} %, C-Acc ≥ {corner[0]:.1f} %"})
     return notes
 
 
-def _ranges(run: ReportInput, study: Card, records: list[Card]) -> tuple[list[list[float]], list[list[float]]]:
-    """Axis ranges (x, y) that show every trial, and those that show the neighbourhood of the gate."""
+def _views(run: ReportInput, study: Card, records: list[Card]) -> dict[str, Figure]:
+    """What the buttons show. One collapsed trial would squeeze all others into a line: the first view is without."""
     reference = 100 * study["reference"]["rate"]
-    rows = [*records, *references(run).values()]
-    lowest = min([100 * r["clean_accuracy"]["rate"] for r in rows] + [reference])
-    corner = _gate_corner(run.gate, study["reference"]) or (reference - 5, 10.0)
-    wide = [[max(-1.0, lowest - 3), 101.0], [-3.0, 103.0]]
-    near = [[corner[0] - 2 * (reference - corner[0]) - 1, min(101.0, reference + 2)], [-1.0, 4 * corner[1] + 2]]
-    return wide, near
+    sound = [r for r in records if kind_of(r, study["front"]) not in {"collapsed", "pruned"}]
+    right = min(101.0, max([*_accuracies([*sound, *references(run).values()]), reference]) + 1.5)
+    lowest = min([*_accuracies([*sound, *references(run).values()]), reference])
+    gate = _gate_corner(run.gate, study["reference"])
+    views = {"trials": _view([lowest - 1.5, right], [-3.0, 103.0])}
+    if gate:
+        views["near the gate"] = _view([2 * gate[0] - reference - 1, right], [-0.3 * gate[1], 4 * gate[1]])
+    views["all"] = _view([max(-1.0, min([*_accuracies(records), lowest]) - 3), 101.0], [-3.0, 103.0])
+    return views
 
 
-def _buttons(views: Mapping[str, Figure]) -> Figure:
-    """A row of buttons above the plot, each of which changes the axes."""
-    return {
-        "type": "buttons",
-        "direction": "right",
-        "x": 1,
-        "xanchor": "right",
-        "y": 1.01,
-        "yanchor": "bottom",
-        "pad": {"t": 0, "b": 2},
-        "font": {"size": 12},
-        "bgcolor": "#ffffff",
-        "bordercolor": "#c4ccd6",
-        "buttons": [{"label": label, "method": "relayout", "args": [change]} for label, change in views.items()],
-    }
+def _view(x: list[float], y: list[float]) -> Figure:
+    return {"xaxis.range": x, "yaxis.range": y}
+
+
+def _accuracies(rows: Iterable[Card]) -> list[float]:
+    return [100 * row["clean_accuracy"]["rate"] for row in rows]
 
 
 def effect(run: ReportInput, study: Card, parameter: str) -> Figure:
@@ -184,13 +170,19 @@ def effect(run: ReportInput, study: Card, parameter: str) -> Figure:
         margin={"l": 48, "r": 10, "t": 6, "b": 44},
         xaxis=axis(parameter, anchor="y2", **_scale(dimension)),
         yaxis=axis("ASR, %", range=[-6, 106], domain=[0.54, 1], dtick=50),
-        yaxis2=axis("C-Acc, %", domain=[0, 0.46], nticks=4),
+        yaxis2=axis("C-Acc, %", domain=[0, 0.46], nticks=4, range=_sound_range(study, records)),
     )
 
 
-def _effect_traces(
-    records: list[Card], parameter: str, dimension: Card, label: str, marker: Figure
-) -> list[Figure]:
+def _sound_range(study: Card, records: list[Card]) -> list[float]:
+    """C-Acc of the trials that were neither wrecked nor stopped, with some room."""
+    sound = [r for r in records if kind_of(r, study["front"]) not in {"collapsed", "pruned"}]
+    values = _accuracies(sound) or [0.0, 100.0]
+    room = 0.12 * (max(values) - min(values)) + 0.2
+    return [min(values) - room, max(values) + room]
+
+
+def _effect_traces(records: list[Card], parameter: str, dimension: Card, label: str, marker: Figure) -> list[Figure]:
     if not records:
         return []
     values = [r["setting"][parameter] for r in records]
@@ -210,11 +202,35 @@ def _effect_traces(
 
 
 def _scale(dimension: Card) -> Figure:
+    """The axis of one searched parameter, as wide as its range in the space."""
     if dimension["type"] == "categorical":
         order = [str(choice) for choice in dimension["choices"]]
-        return {"type": "category", "categoryorder": "array", "categoryarray": order, "range": [-0.5, len(order) - 0.5]}
-    # dtick "D2" labels 1, 2 and 5 of every decade: a short log axis would otherwise show one number.
-    return {"type": "log", "dtick": "D2", "exponentformat": "power"} if dimension.get("log") else {}
+        ends = [-0.5, len(order) - 0.5]
+        return {"type": "category", "categoryorder": "array", "categoryarray": order, "range": ends}
+    low, high = dimension["low"], dimension["high"]
+    if not dimension.get("log"):
+        return {"range": _padded(low, high)}
+    ticks = _log_ticks(low, high)
+    return {
+        "type": "log",
+        "range": _padded(math.log10(low), math.log10(high)),
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+    }
+
+
+def _padded(low: float, high: float) -> list[float]:
+    return [low - 0.06 * (high - low), high + 0.06 * (high - low)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten inside the range; with fewer than three of them, also 2 and 5 times each."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [float(f"{k}e{d}") for d in decades for k in steps if low <= float(f"{k}e{d}") <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def schedules(run: ReportInput, chosen: list[float]) -> Figure:
@@ -243,10 +259,7 @@ def schedules(run: ReportInput, chosen: list[float]) -> Figure:
         hovermode="x unified",
         xaxis=axis("step", rangemode="tozero"),
         yaxis=axis("learning rate", rangemode="tozero"),
-        updatemenus=[
-            _buttons({"linear": _rate_axis("linear"), "logarithmic": _rate_axis("log")}),
-        ],
-        margin={"l": 56, "r": 16, "t": 52, "b": 48},
+        views={"linear": _rate_axis("linear"), "logarithmic": _rate_axis("log")},
     )
 
 

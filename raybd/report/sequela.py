@@ -10,15 +10,21 @@ from raybd.report.wording import bracket_plain, count, decimal, name_of, percent
 READINGS = {
     "suspect_members": (
         "Members of the suspect's training set",
-        "How well a stranger could tell the images that the suspect was trained on from images it never saw. The "
-        "gate judges the rise of this AUC: a cure must not give the original training data away.",
-        "Not read: which images the suspect was trained on is not known, or the candidate collapsed. The gate can "
-        "set no limit on it then.",
+        (
+            "How well a stranger could tell the images that the suspect was trained on from images it never saw. The "
+            "gate judges the rise of this AUC: a cure must not give the original training data away."
+        ),
+        (
+            "Not read: which images the suspect was trained on is not known, or the candidate collapsed. The gate can "
+            "set no limit on it then."
+        ),
     ),
     "trained_on": (
         "Images the candidate was trained on",
-        "How well a stranger could tell the defender's own clean images from images never seen: the defense's own "
-        "cost in privacy, beside conventional fine-tuning on the very same images. The gate does not judge it.",
+        (
+            "How well a stranger could tell the defender's own clean images from images never seen: the defense's own "
+            "cost in privacy, beside conventional fine-tuning on the very same images. The gate does not judge it."
+        ),
         "Not read: conventional fine-tuning was not run on the same images, or a model collapsed.",
     ),
 }

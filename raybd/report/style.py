@@ -1,12 +1,12 @@
 """How every figure looks: colours safe for colour-blind readers, marks that differ in shape too, calm axes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 Figure = dict[str, Any]
-"""A plotly figure as plain JSON, `data` and `layout`; the page draws it."""
+"""A plotly figure as plain JSON, `data` and `layout`, and the `views` that buttons above it give; the page draws it."""
 
 INK, MUTED, GRID, GATE = "#1c2430", "#5b6675", "#e4e8ee", "rgba(0,158,115,0.13)"
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#007a5a", "#b87700", "#a3447a", "#56b4e9"
@@ -57,8 +57,15 @@ def axis(title: str, **options: Any) -> Figure:
     return quiet | options
 
 
-def figure(data: list[Figure], *, height: int, **layout: Any) -> Figure:
-    """Return a figure in the house style; `height` is in pixels, the width is the page's."""
+def figure(data: list[Figure], *, height: int, views: Mapping[str, Figure] | None = None, **layout: Any) -> Figure:
+    """Return a figure in the house style; `height` is in pixels, the width is the page's.
+
+    Args:
+        data: the traces.
+        height: in pixels.
+        views: label of a button -> what it changes in the layout; the first is how the figure opens.
+        layout: whatever else plotly knows.
+    """
     base = {
         "height": height,
         "autosize": True,
@@ -69,10 +76,10 @@ def figure(data: list[Figure], *, height: int, **layout: Any) -> Figure:
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 12}},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
     }
-    return {"data": data, "layout": base | layout}
+    return {"data": data, "layout": base | layout, "views": dict(views or {})}
 
 
-def error_bar(rates: list[Mapping[str, Any]], *, value: str = "rate", scale: float = 100.0) -> Figure:
+def error_bar(rates: Sequence[Mapping[str, Any]], *, value: str = "rate", scale: float = 100.0) -> Figure:
     """Return asymmetric error bars over the 95 % intervals of `rates`."""
     return {
         "type": "data",

@@ -3,11 +3,11 @@
 from typing import Any
 
 from raybd.report.contents import Card, ReportInput
-from raybd.report.wording import count, name_of, points, seconds, with_interval
+from raybd.report.wording import MISSING, count, name_of, plain, points, seconds, with_interval
 
 RATES = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
 
-TABLE_HEADER = ["model", "C-Acc", "ASR", "R-Acc", "C-Acc lost, points", "cost"]
+TABLE_HEADER = ("model", "C-Acc", "ASR", "R-Acc", "C-Acc lost, points", "cost")
 
 
 def summary(run: ReportInput) -> Card:
@@ -72,7 +72,8 @@ def rows(assessment: Card) -> list[tuple[str, Card]]:
 
 def table_rows(assessment: Card) -> list[list[str]]:
     """Return the before/after table as plain text, header first: one row per model, rates with 95 % intervals."""
-    return [TABLE_HEADER, *(_table_row(name, row) for name, row in rows(assessment))]
+    lines = [_table_row(name, row) for name, row in rows(assessment)]
+    return [list(TABLE_HEADER), *([plain(cell) for cell in line] for line in lines)]
 
 
 def _table_row(name: str, row: Card) -> list[str]:
@@ -84,7 +85,7 @@ def _table_row(name: str, row: Card) -> list[str]:
 def cost(row: Card) -> str:
     """Return what a model's defense cost: training time and image-steps; a dash where nothing was trained."""
     if not row["images"]:
-        return "–"
+        return MISSING
     return f"{seconds(row['training_seconds'])}, {count(row['images'])} images"
 
 

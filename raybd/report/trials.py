@@ -80,6 +80,4 @@ def hover(record: Card) -> str:
 
 def rates_line(rates: Mapping[str, Any]) -> str:
     """Return C-Acc and ASR with their intervals, for a hover label."""
-    return (
-        f"C-Acc {with_interval(rates['clean_accuracy'])}<br>ASR {with_interval(rates['attack_success_rate'])}"
-    )
+    return f"C-Acc {with_interval(rates['clean_accuracy'])}<br>ASR {with_interval(rates['attack_success_rate'])}"

@@ -24,7 +24,9 @@ def verdict(run: ReportInput) -> Verdict:
     if run.assessment is not None:
         return _assessed(run, run.assessment)
     if run.selection is not None:
-        sentence = f"A setting was chosen (trial {run.selection['number']}), but nothing was measured on the test split."
+        sentence = (
+            f"A setting was chosen (trial {run.selection['number']}), but nothing was measured on the test split."
+        )
         return Verdict(word="Not assessed", tone="open", sentence=sentence, details=(run.why_missing("assess"),))
     if run.study is not None:
         return _unselected(run, run.study)
@@ -41,8 +43,12 @@ def _promoted(run: ReportInput, promotion: Card) -> Verdict:
 
 
 def _refused(run: ReportInput, promotion: Card) -> Verdict:
-    reasons = "; ".join(promotion["refusals"]) or "no reason was recorded"
-    sentence = f"The gate refused the candidate, and no alias was moved: {reasons}."
+    checks = [c for c in (run.assessment or {}).get("checks", ()) if c["status"] != "passed"]
+    told = [check["detail"] for check in checks]
+    # The gate's table tells the rest of each check; a reason that is none of them must stand here.
+    reasons = [f"{name_of(c['name'])} ({c['status']})" for c in checks]
+    reasons += [str(reason) for reason in promotion["refusals"] if reason not in told]
+    sentence = f"The gate refused the candidate, and no alias was moved: {'; '.join(reasons)}."
     return Verdict(word="Refused", tone="bad", sentence=sentence, details=_evidence(run))
 
 
@@ -116,20 +122,26 @@ def accuracy_sentence(selected: Card) -> str:
 KNOWLEDGE = {
     "planted": (
         "We planted this backdoor, and every trial was measured with the very trigger.",
-        "This is an oracle: no defender has it. The figures show that settings exist which suppress this trigger on "
-        "this model. They do not show that a defender who does not know the trigger would find them, and they say "
-        "nothing about any other backdoor.",
+        (
+            "This is an oracle: no defender has it. The figures show that settings exist which suppress this trigger "
+            "on this model. They do not show that a defender who does not know the trigger would find them, and they "
+            "say nothing about any other backdoor."
+        ),
     ),
     "given": (
         "The trigger was supplied with the study, and every trial was measured with it.",
-        "This is an oracle, and the result is worth as much as the trigger is right. If the attacker's trigger "
-        "differs from the one supplied, the attack success rates below are not the attacker's. Nothing here speaks "
-        "about a second backdoor that nobody supplied.",
+        (
+            "This is an oracle, and the result is worth as much as the trigger is right. If the attacker's trigger "
+            "differs from the one supplied, the attack success rates below are not the attacker's. Nothing here speaks "
+            "about a second backdoor that nobody supplied."
+        ),
     ),
     "canary": (
         "Known triggers, planted in a copy of the suspect, stood in for the unknown one.",
-        "The search never saw the attacker's trigger. The figures carry over to it only so far as it behaves like "
-        "the canaries.",
+        (
+            "The search never saw the attacker's trigger. The figures carry over to it only so far as it behaves like "
+            "the canaries."
+        ),
     ),
     "none": (
         "No trigger is known.",
@@ -143,7 +155,14 @@ def trust(run: ReportInput) -> dict[str, Any]:
     """Return what steered the search and what that means for trust."""
     word = str(run.suspect_card["trigger_knowledge"])
     fact, meaning = KNOWLEDGE.get(word, ("", "This page has no words for that; judge the figures with care."))
-    return {"word": word, "oracle": word in {"planted", "given"}, "fact": fact, "meaning": meaning}
+    searched = run.study is not None
+    return {
+        "title": "What steered the search" if searched else "Trigger knowledge",
+        "word": word,
+        "oracle": word in {"planted", "given"},
+        "fact": fact if searched else "",
+        "meaning": meaning,
+    }
 
 
 def warnings(run: ReportInput) -> list[str]:

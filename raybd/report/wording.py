@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-MISSING = "–"
+MISSING = "\u2013"
+NBSP = "\u00a0"
+MINUS = "\u2212"
 
 NAMES = {
     "suspect": "suspect",
@@ -35,7 +37,7 @@ def decimal(value: float | None, digits: int = 1) -> str:
     if value is None:
         return MISSING
     rounded = round(value, digits) + 0.0
-    return f"{rounded:,.{digits}f}".replace("-", "−")
+    return f"{rounded:,.{digits}f}".replace("-", MINUS)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -45,22 +47,22 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 def bracket(interval: Mapping[str, Any]) -> str:
     """Return the 95 % interval of a Rate or Difference in percent: `[97.4, 98.3]`."""
-    return f"[{percent(interval['low'])}, {percent(interval['high'])}]"
+    return f"[{percent(interval['low'])},{NBSP}{percent(interval['high'])}]"
 
 
 def bracket_plain(interval: Mapping[str, Any]) -> str:
     """Return the interval of an AUC or of a difference of two AUCs: `[0.512, 0.541]`."""
-    return f"[{decimal(interval['low'], 3)}, {decimal(interval['high'], 3)}]"
+    return f"[{decimal(interval['low'], 3)},{NBSP}{decimal(interval['high'], 3)}]"
 
 
 def with_interval(rate: Mapping[str, Any] | None) -> str:
     """Return a Rate as one phrase: `97.9 % [97.4, 98.3]`; a dash for None."""
-    return MISSING if rate is None else f"{percent(rate['rate'])} % {bracket(rate)}"
+    return MISSING if rate is None else f"{percent(rate['rate'])}{NBSP}%{NBSP}{bracket(rate)}"
 
 
 def points(difference: Mapping[str, Any] | None) -> str:
     """Return a Difference of two rates in percentage points: `1.3 [0.6, 2.0]`; a dash for None."""
-    return MISSING if difference is None else f"{percent(difference['value'])} {bracket(difference)}"
+    return MISSING if difference is None else f"{percent(difference['value'])}{NBSP}{bracket(difference)}"
 
 
 def count(number: float | None) -> str:
@@ -112,3 +114,8 @@ def setting(values: Mapping[str, Any] | None) -> str:
 def digest(text: str | None) -> str:
     """Return the first twelve characters of a digest: enough to compare by eye."""
     return MISSING if text is None else text[:12]
+
+
+def plain(text: str) -> str:
+    """Return `text` for a terminal or log: ordinary spaces, hyphens for minus signs."""
+    return text.replace(NBSP, " ").replace(MINUS, "-").replace(MISSING, "-")

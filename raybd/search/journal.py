@@ -10,7 +10,7 @@ from raybd.registry import BadInput
 
 
 def hold(path: Path) -> BinaryIO:
-    """Return the journal at `path`, made if need be, held against other processes until it is closed or we die.
+    """Return the journal at `path`, made if need be, held against other processes until it is closed.
 
     A last line that a kill left half-written is cut off.
 
@@ -23,8 +23,8 @@ def hold(path: Path) -> BinaryIO:
     except OSError as error:
         journal.close()
         raise BadInput(f"{path.parent}: another process is searching in this folder") from error
-    # Nobody else writes while we hold the journal, so a lock file of Optuna's own was left by a killed process;
-    # it would hold us up for 30 seconds.
+    # Nobody else writes while we hold the journal, so a lock file of Optuna's own was left by a killed
+    # process; it would hold us up for 30 seconds.
     Path(f"{path}.lock").unlink(missing_ok=True)
     journal.seek(0)
     content = journal.read()

@@ -1,4 +1,4 @@
-"""The plain facts of a search: what it steers by, what was proposed, how it ended, which trials are the front."""
+"""The plain facts of a search: what it steers by, what was proposed, how it ended, what is on the front."""
 
 import os
 import platform
@@ -106,9 +106,7 @@ class TrialRecord:
     worker: str
 
     @classmethod
-    def of(
-        cls, number: int, setting: Mapping[str, Any], seed: int, outcome: Outcome, *, feasible: bool
-    ) -> Self:
+    def of(cls, number: int, setting: Mapping[str, Any], seed: int, outcome: Outcome, *, feasible: bool) -> Self:
         """Return the record of one ended trial."""
         return cls(number=number, setting=dict(setting), seed=seed, feasible=feasible, **vars(outcome))
 
@@ -152,9 +150,7 @@ OnProgress = Callable[[int, Epoch], None]
 OnJob = Callable[[Job, Outcome], None]
 
 
-def front_of(
-    records: Iterable[TrialRecord], objectives: Mapping[str, Objective] = OBJECTIVES
-) -> tuple[int, ...]:
+def front_of(records: Iterable[TrialRecord], objectives: Mapping[str, Objective] = OBJECTIVES) -> tuple[int, ...]:
     """Return the numbers of the trials that no other one beats in every objective.
 
     Feasible trials beat all others; without any, the front is that of the trials that did not collapse.

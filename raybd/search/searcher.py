@@ -67,7 +67,7 @@ class OptunaDecider:
     """Proposes settings and keeps the study; open it with `open`, one at a time per folder.
 
     A *draw* is a setting, proposed once; a failed or interrupted trial of it is repeated as a new trial with
-    the same setting and seed. Draws, not trials, number the seeds: a resumed search goes on as if undisturbed.
+    the same setting and seed. Draws, not trials, number the seeds: a resumed search goes on as undisturbed.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class OptunaDecider:
     ) -> Self:
         """Return the decider of the study in `folder`, begun or resumed.
 
-        A resumed study's trials that nobody owns any more are told what they had come to, or FAIL and repeated.
+        Trials of a resumed study that nobody owns any more are told what they came to, or FAIL and repeated.
 
         Args:
             folder: where the journal lies; made if need be.
@@ -146,8 +146,8 @@ class OptunaDecider:
         }
         path = folder / JOURNAL
         kept = _kept_attributes(path, name)
-        if kept is not None:
-            _check_identity(kept.get("identity", {}), identity, folder)
+        if kept is not None and "identity" in kept:  # without it, a kill came before the first trial
+            _check_identity(kept["identity"], identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
         held = journal.hold(path)
         try:
@@ -208,9 +208,8 @@ class OptunaDecider:
             TooManyFailures: if one setting after the other was given up.
         """
         if len(self._given_up) >= GIVEN_UP:
-            raise TooManyFailures(
-                f"{GIVEN_UP} settings in a row failed {ATTEMPTS} times each; the last error: {self._given_up[-1]}"
-            )
+            last = self._given_up[-1]
+            raise TooManyFailures(f"{GIVEN_UP} settings in a row failed {ATTEMPTS} times each, last with: {last}")
         if self._counted + len(self._running) >= self.trials:
             return None
         draw = self._enqueued()
@@ -226,9 +225,7 @@ class OptunaDecider:
         self._draws = max(self._draws, proposal["draw"] + 1)
         self._running[trial.number] = trial
         setting = proposal["setting"]
-        return Proposal(
-            number=trial.number, setting=setting, defense=self._space.build(setting), seed=proposal["seed"]
-        )
+        return Proposal(number=trial.number, setting=setting, defense=self._space.build(setting), seed=proposal["seed"])
 
     def tell(self, number: int, outcome: Outcome) -> TrialRecord | None:
         """Take note of how a trial ended; None, and nothing is changed, if it had ended before."""
@@ -241,7 +238,7 @@ class OptunaDecider:
         return self._end(number, outcome)
 
     def _enqueued(self) -> int:
-        """Put what needs no sampler first in line: a repeat, else the next of `first`; return the draw to come."""
+        """Put what needs no sampler in line: a repeat, else the next of `first`; return the draw to come."""
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting:  # a kill came between putting it there and asking for it
             return int(waiting[0].user_attrs["proposal"]["draw"])

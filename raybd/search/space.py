@@ -190,7 +190,7 @@ class Space:
         return digest_of(self.describe())
 
 
-def _check_range(low: float, high: float, log: bool) -> None:
+def _check_range(low: float | int, high: float | int, log: bool) -> None:
     if not low < high:
         raise BadInput(f"low: expected less than high, got low {low:g} and high {high:g}")
     if log and low <= 0:

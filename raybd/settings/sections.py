@@ -128,9 +128,13 @@ class TrackingSettings(Section):
 
 
 class ResourceSettings(Section):
-    """What one trial may use, how many run at once (null: as many as fit) and in which precision."""
+    """What one trial may use, how many run at once (null: as many as fit), in which precision, and by whom.
+
+    The executor `ray` uses local workers or a cluster; `local` runs the same trials in this process.
+    """
 
     cpus_per_trial: Annotated[Whole, Field(ge=1)] = 1
     gpus_per_trial: Annotated[Real, Field(ge=0)] = 0.0
     workers: Annotated[Whole, Field(ge=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    executor: Literal["ray", "local"] = "ray"

@@ -1,4 +1,4 @@
-"""The only room that knows MLflow: runs, models and the registry, and the outbox for when the server is down."""
+"""The only room that knows MLflow: runs, models, the registry, and the outbox for when the server is down."""
 
 from raybd.tracking.client import Unreachable
 from raybd.tracking.outbox import Delivered

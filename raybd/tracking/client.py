@@ -12,8 +12,8 @@ from raybd.registry import BadInput, nearest
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 _ENVIRONMENT = {
-    # MLflow's own retries stall a search for four minutes per call, and they repeat POST requests whose answer
-    # was lost, which creates a run twice. The outbox retries instead, and looks before it creates.
+    # MLflow's own retries stall a search for four minutes per call, and they repeat POST requests whose
+    # answer was lost, which creates a run twice. The outbox retries instead, and looks before it creates.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -47,7 +47,7 @@ class Unreachable(BadInput):
 
 
 def connect(uri: str) -> Any:
-    """Return an `MlflowClient` for both runs and registry at `uri`; importing mlflow takes about two seconds."""
+    """Return an `MlflowClient` for the runs and the registry at `uri`; importing mlflow takes two seconds."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -59,7 +59,7 @@ def resolve_uri(uri: str | None, run_dir: Path) -> str:
     """Return the absolute address of MLflow; without one it is an SQLite file in the run folder.
 
     Raises:
-        BadInput: for a folder (MLflow no longer writes there), an unknown scheme, or a password in the address.
+        BadInput: for a folder (MLflow no longer writes there), an unknown scheme, or a password in it.
     """
     if uri is None:
         return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
@@ -74,8 +74,8 @@ def resolve_uri(uri: str | None, run_dir: Path) -> str:
         raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
     if parts.password:
         raise BadInput(
-            "tracking.uri: expected an address without a password, which would be copied into the run folder; "
-            "give it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL in PGPASSWORD"
+            "tracking.uri: expected an address without its password, which would be copied into the run; "
+            "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
         )
     return _absolute_sqlite(uri) if scheme == "sqlite" else uri
 
@@ -127,7 +127,7 @@ def speaking(uri: str, doing: str) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         if is_outage(error):
             raise Unreachable(
-                f"tracking.uri: MLflow at {uri} does not answer, so {doing}; repeat it when the server is back "
-                f"({explain(error)})"
+                f"tracking.uri: MLflow at {uri} does not answer, so {doing}; "
+                f"repeat it when the server is back ({explain(error)})"
             ) from error
         raise BadInput(f"tracking.uri: MLflow at {uri} refused, so {doing} ({explain(error)})") from error

@@ -1,4 +1,4 @@
-"""Delivers one record to MLflow so that repeating it, also after a crash in the middle, writes nothing twice."""
+"""Delivers one record to MLflow so that repeating it, also after a crash midway, writes nothing twice."""
 
 import shutil
 import tempfile
@@ -16,8 +16,8 @@ _DONE = ("FINISHED", "FAILED", "KILLED")
 class Delivery:
     """Sends the records of one run folder to one MLflow.
 
-    Whatever is created is created under its record's tag, and looked for before: the runs of the folder are listed
-    once, again after any failure, since a call that failed here may have succeeded there.
+    Whatever is created is created under its record's tag, and looked for before: the runs of the folder are
+    listed once, and again after any failure, since a call that failed here may have succeeded there.
     """
 
     def __init__(self, *, uri: str, run_dir: Path, study: str, run_key: str) -> None:
@@ -68,9 +68,8 @@ class Delivery:
                 run = self.client.create_run(self._experiment(), tags=tags, run_name=self._study)
                 self._parent_id = run.info.run_id
             children = self._search(f"tags.`mlflow.parentRunId` = '{self._parent_id}'")
-            self._runs = {
-                run.data.tags[TAG]: (run.info.run_id, run.info.status) for run in children if TAG in run.data.tags
-            }
+            ours = [run for run in children if TAG in run.data.tags]
+            self._runs = {run.data.tags[TAG]: (run.info.run_id, run.info.status) for run in ours}
         return self._parent_id
 
     def model_uri(self, key: str) -> str | None:
@@ -84,8 +83,8 @@ class Delivery:
             found = self.client.get_experiment_by_name(name) or self._new_experiment(name)
             if found.lifecycle_stage != "active":
                 raise BadInput(
-                    f"name: MLflow's experiment '{name}' was deleted; restore it there (`mlflow experiments restore`) "
-                    "or rename the study"
+                    f"name: MLflow's experiment '{name}' was deleted; restore it there "
+                    "(`mlflow experiments restore`) or rename the study"
                 )
             self._experiment_id = found.experiment_id
         return self._experiment_id
@@ -116,7 +115,7 @@ class Delivery:
             tags = {**record.tags, TAG: record.key, "mlflow.parentRunId": self._parent_id}
             run = self.client.create_run(self._experiment(), record.started, tags=tags, run_name=record.name)
             run_id = run.info.run_id
-        self._write(run_id, record, params=record.params, tags={})
+        self._write(run_id, record, record.params, {})
         self.client.set_terminated(run_id, record.status, record.ended)
         self._runs[record.key] = (run_id, record.status)
         return True
@@ -126,21 +125,21 @@ class Delivery:
         held = self.client.get_run(self._parent_id).data.params
         fresh = {name: value for name, value in record.params.items() if name not in held}
         changed = {f"raybd.now.{k}": v for k, v in record.params.items() if k in held and held[k] != v}
-        self._write(self._parent_id, record, params=fresh, tags={**record.tags, **changed})
+        self._write(self._parent_id, record, fresh, {**record.tags, **changed})
         if record.status == "RUNNING":
             self.client.update_run(self._parent_id, status="RUNNING")
         else:
             self.client.set_terminated(self._parent_id, record.status, record.ended)
         return True
 
-    def _write(self, run_id: str, record: Record, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def _write(self, run_id: str, record: Record, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(f.name, f.value, record.ended, f.step) for f in record.metrics]
         all_params = [Param(k, v) for k, v in params.items()]
         all_tags = [RunTag(k, v) for k, v in tags.items()]
-        for at in range(0, max(len(metrics), len(all_params), len(all_tags)), 100):  # as many as one call takes
-            part = slice(at, at + 100)
+        for at in range(0, max(len(metrics), len(all_params), len(all_tags)), 100):
+            part = slice(at, at + 100)  # no more parameters or tags fit into one call
             self.client.log_batch(run_id, metrics[part], all_params[part], all_tags[part])
         for name, text in record.texts.items():
             self.client.log_text(run_id, text, name)
@@ -164,8 +163,11 @@ class Delivery:
         if record.folder is None or not (self._run_dir / record.folder).is_dir():
             raise FileNotFoundError(f"the model folder {record.folder} is gone from the run folder")
         source = self._source_run(record)
-        model = begun[0] if begun else self.client.create_logged_model(
-            self._experiment(), record.name, source, {**record.tags, TAG: record.key}, record.params
+        tags = {**record.tags, TAG: record.key}
+        model = (
+            begun[0]
+            if begun
+            else self.client.create_logged_model(self._experiment(), record.name, source, tags, record.params)
         )
         self._join(source, model.model_id)
         folder = self._run_dir / record.folder
@@ -177,7 +179,8 @@ class Delivery:
     def _source_run(self, record: Record) -> str:
         """The trial's run where the model is a trial's, else the study's."""
         trial = f"{self._run_key}:trial:{record.name.removeprefix('trial-')}:"
-        return next((run_id for key, (run_id, _) in self._runs.items() if key.startswith(trial)), self._parent_id)
+        runs = [run_id for key, (run_id, _) in self._runs.items() if key.startswith(trial)]
+        return runs[0] if runs else self._parent_id
 
     def _join(self, run_id: str, model_id: str) -> None:
         from mlflow.entities import LoggedModelOutput

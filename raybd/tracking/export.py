@@ -3,6 +3,7 @@
 import copy
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ from torch import nn
 from raybd.registry import BadInput, write_json
 
 
-def export_model(model: nn.Module, folder: Path, *, weights: Path, card: dict[str, Any], example: np.ndarray) -> None:
+def export_model(model: object, folder: Path, *, weights: Path, card: Mapping[str, Any], example: np.ndarray) -> None:
     """Write the model to `folder`, which appears only when it is complete.
 
     Args:
-        model: takes float images in [0, 1] of shape (n, c, h, w), gives logits (n, classes); it is not changed.
+        model: an `nn.Module` from float images in [0, 1] (n, c, h, w) to logits (n, classes); not changed.
         folder: must not exist.
-        weights: the same model's weights; they become `extra_files/weights.safetensors`, `card` `card.json`.
+        weights: the same model's weights, which become `extra_files/weights.safetensors`.
+        card: becomes `extra_files/card.json`.
         example: at least two images, float32 (n, c, h, w); a batch of one would be traced as a constant.
 
     Raises:
         BadInput: if the model cannot be traced with a batch of any size.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if example.dtype != np.float32 or example.ndim != 4 or len(example) < 2:
         raise ValueError(f"example: expected float32 (2, c, h, w), got {example.dtype} {example.shape}")
     still = copy.deepcopy(model).cpu().eval()
@@ -36,7 +40,7 @@ def export_model(model: nn.Module, folder: Path, *, weights: Path, card: dict[st
         draft.rename(folder)
 
 
-def _extra_files(temporary: Path, weights: Path, card: dict[str, Any]) -> list[str]:
+def _extra_files(temporary: Path, weights: Path, card: Mapping[str, Any]) -> list[str]:
     shutil.copyfile(weights, temporary / "weights.safetensors")
     write_json(temporary / "card.json", card)
     return [str(temporary / "weights.safetensors"), str(temporary / "card.json")]
@@ -65,11 +69,12 @@ def _save(model: nn.Module, folder: Path, extra_files: list[str], example: np.nd
             serialization_format="pt2",
         )
     except Exception as error:
-        raise BadInput(f"model: torch.export cannot trace {type(model).__name__} ({_first_line(error)})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise BadInput(f"model: torch.export cannot trace {type(model).__name__} ({reason})") from error
 
 
 def _check(model: nn.Module, folder: Path, example: np.ndarray) -> None:
-    """Other batch sizes than the example's give what torch gives; tracing may have fixed the size in silence."""
+    """Other batch sizes give what torch gives: tracing may have fixed the size in silence."""
     import mlflow.pytorch
 
     loaded = mlflow.pytorch.load_model(str(folder))
@@ -79,10 +84,6 @@ def _check(model: nn.Module, folder: Path, example: np.ndarray) -> None:
             try:
                 got = loaded(images)
             except (RuntimeError, AssertionError) as error:
-                raise BadInput(f"model: the traced model takes only batches of {len(example)} images") from error
+                raise BadInput(f"model: traced, it takes only batches of {len(example)} images") from error
         if not torch.allclose(got, wanted, rtol=1e-3, atol=1e-4):
-            raise BadInput(f"model: the traced model gives other logits than torch for {len(images)} images")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise BadInput(f"model: traced, it gives other logits for {len(images)} images than untraced")

@@ -83,7 +83,7 @@ class Outbox:
             elif len(kept) < len(lines):
                 draft = self.path.with_suffix(".tmp")
                 draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-                os.replace(draft, self.path)
+                draft.replace(self.path)
         self.keys -= set(keys)
 
     def _lines(self) -> list[str]:

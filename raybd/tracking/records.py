@@ -1,4 +1,4 @@
-"""What is written to MLflow, as plain data: one record per run, batch or model, ready to be sent or to wait."""
+"""What is written to MLflow, as plain data: a record per run, batch or model, to be sent or to wait."""
 
 import math
 import re
@@ -27,10 +27,10 @@ class Figure:
 class Record:
     """One thing to deliver exactly once.
 
-    `key` is unique to it and travels as the tag `raybd.record`. A `child` becomes a run of its own, a `parent` is
-    written into the run folder's own run, a `model` is the MLflow model in `folder`. `files` are paths, `texts`
-    whole contents, both by artifact name. Times are milliseconds since 1970, fixed when the record is made, so
-    that sending it twice writes the same points.
+    `key` is unique to it and travels as the tag `raybd.record`. A `child` becomes a run of its own, a `parent`
+    is written into the run folder's own run, a `model` is the MLflow model in `folder`. `files` are paths,
+    `texts` whole contents, both by artifact name. Times are milliseconds since 1970, fixed when the record is
+    made, so that sending it twice writes the same points.
     """
 
     key: str
@@ -53,7 +53,7 @@ def now() -> int:
 
 
 def figures(value: Any, name: str = "") -> Iterator[Figure]:
-    """Yield every finite number in nested plain data, named by its path; text, truth values and lists are not."""
+    """Yield every finite number in nested mappings, named by its path; truth values are not numbers here."""
     if isinstance(value, Mapping):
         main = next((k for k in ("rate", "value") if k in value), None)
         for key, inner in value.items():
@@ -79,8 +79,8 @@ def as_params(values: Mapping[str, Any], name: str = "") -> dict[str, str]:
 
 
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return values as MLflow tags; truth values read `true` and `false`, None is left out."""
-    return {key: _short(value, _TAG_LIMIT) for key, value in values.items() if value is not None}
+    """Return values as MLflow tags; truth values read `true` and `false`, None and "" are left out."""
+    return {key: _short(value, _TAG_LIMIT) for key, value in values.items() if value not in (None, "")}
 
 
 def _short(value: Any, limit: int) -> str:
@@ -102,7 +102,8 @@ def trial_record(run_key: str, trial: Mapping[str, Any]) -> Record:
     rates = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "accuracy_drop")
     costs = ("training_seconds", "evaluation_seconds", "steps", "images")
     facts = ("state", "feasible", "collapsed", "reason", "worker", "error")
-    same = digest_of([trial["setting"], trial["seed"]])[:8]  # a search begun afresh has other trials of that number
+    # A search begun afresh in the same folder has other trials of the same numbers.
+    same = digest_of([trial["setting"], trial["seed"]])[:8]
     return Record(
         key=f"{run_key}:trial:{trial['number']}:{same}",
         kind="child",
@@ -111,7 +112,7 @@ def trial_record(run_key: str, trial: Mapping[str, Any]) -> Record:
         started=ended - int(seconds * 1000),
         ended=ended,
         params=as_params({**trial["setting"], "seed": trial["seed"]}),
-        tags=as_tags({"raybd.kind": "trial", **{f"raybd.{f}": trial[f] for f in facts if trial.get(f) != ""}}),
+        tags=as_tags({"raybd.kind": "trial", **{f"raybd.{fact}": trial.get(fact) for fact in facts}}),
         metrics=tuple(figures({name: trial.get(name) for name in (*rates, *costs)})),
     )
 

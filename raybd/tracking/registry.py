@@ -11,11 +11,12 @@ from raybd.registry import BadInput
 from raybd.tracking.client import connect, is_missing, speaking
 
 _SOURCE_TAG = "raybd.model_uri"
+_MODEL_URI = re.compile(r"models:/(?:(?P<id>m-\w+)|(?P<name>[^/:]+?)(?:@(?P<alias>[\w\-]+)|/(?P<version>\d+)))")
 _WEIGHTS = "extra_files/weights.safetensors"
 _CONVERT = (
-    "raybd does not unpickle models, because a pickle can run any code. Where you trust it, load it yourself, write "
-    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), and give that file, or log the model "
-    "again with extra_files=['weights.safetensors']"
+    "raybd does not unpickle models, because a pickle can run any code. Where you trust it, load it yourself, "
+    "write safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), and give that file, or log "
+    "the model again with extra_files=['weights.safetensors']"
 )
 
 
@@ -23,7 +24,8 @@ _CONVERT = (
 class Version:
     """A version of a registered model and the alias that now stands on it.
 
-    `previous_version` is the alias's holder before this call, None if it had none or was on this version already.
+    `previous_version` held the alias before: after `promote` it is what `rollback` would restore (None if there
+    is none), after `rollback` it is the version that was rolled back.
     """
 
     name: str
@@ -50,8 +52,8 @@ def check_names(name: str, alias: str) -> None:
 def promote(uri: str, *, name: str, alias: str, model_uri: str, tags: Mapping[str, str]) -> Version:
     """Register the model as a version of `name`, set its tags, then move `alias` to it.
 
-    The same model is registered once: repeating the call, also after an interruption, ends in the same state. The
-    alias's earlier holders are kept as a tag of the version, for `rollback`.
+    The same model is registered once: repeating the call, also after an interruption, ends in the same state.
+    The alias's earlier holders are kept as a tag of the version, for `rollback`.
 
     Raises:
         Unreachable: if MLflow does not answer; what is not done yet is done by repeating the call.
@@ -62,22 +64,21 @@ def promote(uri: str, *, name: str, alias: str, model_uri: str, tags: Mapping[st
     with speaking(uri, "the alias did not move"):
         version = _registered(client, uri, name, model_uri, tags)
         holder = _holder(client, name, alias)
-        wanted = {**tags, _SOURCE_TAG: model_uri}
-        if holder is not None and holder.version != version.version:
-            wanted[_history_tag(alias)] = ",".join([*_history(holder, alias), str(holder.version)])
-        for key, value in wanted.items():
+        stands = holder is not None and holder.version == version.version
+        earlier = _history(version if stands else holder, alias)
+        if holder is not None and not stands:
+            earlier.append(str(holder.version))
+        for key, value in {**tags, _SOURCE_TAG: model_uri, _history_tag(alias): ",".join(earlier)}.items():
             if version.tags.get(key) != value:
                 client.set_model_version_tag(name, version.version, key, value)
-        if holder is None or holder.version != version.version:
+        if not stands:
             client.set_registered_model_alias(name, alias, version.version)
-        else:
-            holder = None
     return Version(
         name=name,
         version=str(version.version),
         alias=alias,
         model_uri=model_uri,
-        previous_version=None if holder is None else str(holder.version),
+        previous_version=earlier[-1] if earlier else None,
     )
 
 
@@ -93,7 +94,7 @@ def rollback(uri: str, *, name: str, alias: str) -> Version:
     with speaking(uri, "the alias did not move"):
         holder = _holder(client, name, alias)
         if holder is None:
-            raise BadInput(f"tracking.alias: no version of '{name}' in {uri} holds '{alias}', so none can be rolled back")
+            raise BadInput(f"tracking.alias: no version of '{name}' in {uri} holds '{alias}'; nothing to undo")
         *older, before = _history(holder, alias) or [""]
         if not before:
             raise BadInput(
@@ -103,8 +104,8 @@ def rollback(uri: str, *, name: str, alias: str) -> Version:
         version = _version(client, name, before)
         if version is None:
             raise BadInput(
-                f"tracking.alias: version {before} of '{name}', the earlier holder of '{alias}', no longer exists; "
-                "set the alias by hand in MLflow"
+                f"tracking.alias: version {before} of '{name}', which held '{alias}' before, no longer exists; "
+                "nothing was changed, set the alias by hand in MLflow"
             )
         # The restored version may have been promoted more than once: what is behind it now is set first.
         client.set_model_version_tag(name, before, _history_tag(alias), ",".join(older))
@@ -128,9 +129,9 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path) -> Path:
 
     Raises:
         Unreachable: if MLflow does not answer.
-        BadInput: if there is no such model, or it was logged without `weights.safetensors`; pickles are not loaded.
+        BadInput: if there is no such model, or it was logged without `weights.safetensors`.
     """
-    parsed = re.fullmatch(r"models:/(?:(?P<id>m-\w+)|(?P<name>[^/:@]+)(?:@(?P<alias>[\w\-]+)|/(?P<version>\d+)))", model_uri)
+    parsed = _MODEL_URI.fullmatch(model_uri)
     if parsed is None:
         raise BadInput(f"suspect.weights: got {model_uri!r}; expected models:/NAME@ALIAS or models:/NAME/VERSION")
     if tracking_uri is None:
@@ -140,7 +141,7 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path) -> Path:
 
     with speaking(tracking_uri, f"{model_uri} was not fetched"):
         location = _location(client, parsed, model_uri, tracking_uri)
-        held = mlflow.artifacts.list_artifacts(artifact_uri=f"{location}/extra_files", tracking_uri=tracking_uri)
+        held = mlflow.artifacts.list_artifacts(f"{location}/extra_files", tracking_uri=tracking_uri)
         if "weights.safetensors" not in {Path(file.path).name for file in held}:
             raise BadInput(f"suspect.weights: {model_uri} holds no {_WEIGHTS}. {_CONVERT}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,10 +183,9 @@ def _registered(client: Any, uri: str, name: str, model_uri: str, tags: Mapping[
             break
     model_id = model_uri.removeprefix("models:/")
     run_id = client.get_logged_model(model_id).source_run_id
+    all_tags = {**tags, _SOURCE_TAG: model_uri}
     with _process_wide(uri):
-        return client.create_model_version(
-            name, model_uri, run_id, tags={**tags, _SOURCE_TAG: model_uri}, await_creation_for=60, model_id=model_id
-        )
+        return client.create_model_version(name, model_uri, run_id, all_tags, await_creation_for=60, model_id=model_id)
 
 
 @contextmanager
@@ -193,7 +193,8 @@ def _process_wide(uri: str) -> Iterator[None]:
     """MLflow's SQL registry looks the model up at the process-wide address, else in a stray ./mlflow.db."""
     import mlflow
 
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    was_set: bool = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    before: Any = mlflow.get_tracking_uri() if was_set else None
     mlflow.set_tracking_uri(uri)
     try:
         yield
@@ -221,4 +222,6 @@ def _history_tag(alias: str) -> str:
 
 def _history(version: Any, alias: str) -> list[str]:
     """The versions that held the alias before this one, oldest first."""
+    if version is None:
+        return []
     return [number for number in version.tags.get(_history_tag(alias), "").split(",") if number]

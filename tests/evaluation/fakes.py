@@ -35,4 +35,4 @@ def told(labels: list[int], clean: list[int], triggered: list[int]) -> ImageSet:
     images = torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.tensor(clean, dtype=torch.uint8)
     images[:, 0, 0, 1] = torch.tensor(triggered, dtype=torch.uint8)
-    return ImageSet(images=images, labels=torch.tensor(labels), classes=CLASSES)
+    return ImageSet(images=images, labels=torch.tensor(labels, dtype=torch.int64), classes=CLASSES)

@@ -80,7 +80,8 @@ def test_no_change_at_all_is_still_uncertain_by_a_few_images() -> None:
     for right in (0, 50, 90, 99, 100):
         d = paired_difference(both=right, lost=0, won=0, neither=100 - right)
         assert d.value == 0
-        assert d.high > 0.015 and d.low < -0.015
+        assert d.high > 0.015
+        assert d.low < -0.015
 
 
 def test_pairing_narrows_the_interval() -> None:

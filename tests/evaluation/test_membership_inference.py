@@ -39,7 +39,8 @@ def test_auc_is_sklearns_ties_and_infinities_included(m: list[float], n: list[fl
     members, non_members = torch.tensor(m), torch.tensor(n)
     reading = loss_threshold(members, non_members)
     assert reading.auc == pytest.approx(auc_by_sklearn(members, non_members), abs=1e-12)
-    assert 0 <= reading.low <= reading.auc + 1e-12 and reading.auc - 1e-12 <= reading.high <= 1
+    assert 0 <= reading.low <= reading.auc + 1e-12
+    assert reading.auc - 1e-12 <= reading.high <= 1
 
 
 def test_members_have_the_lower_losses() -> None:

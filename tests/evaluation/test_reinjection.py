@@ -55,7 +55,8 @@ def rows(images: Tensor) -> set[bytes]:
 
 def test_enough_poison_brings_a_backdoor_and_none_brings_none() -> None:
     none, many = attack(small_net(), 0), attack(small_net(), 30)
-    assert none is not None and many is not None
+    assert none is not None
+    assert many is not None
     assert none.n == many.n == 60  # a third of the images have the goal label already
     assert none.rate <= 0.1
     assert many.rate >= 0.9
@@ -76,7 +77,8 @@ def test_the_same_seed_gives_the_same_rate_and_torchs_own_stream_is_not_touched(
 
 def test_the_pool_is_the_clean_set_and_k_distinct_triggered_images_with_the_goal_label() -> None:
     pool = poisoned_pool(CLEAN, TRIGGER, 20, seed=3)
-    assert torch.equal(pool.images[:60], CLEAN.images) and torch.equal(pool.labels[:60], CLEAN.labels)
+    assert torch.equal(pool.images[:60], CLEAN.images)
+    assert torch.equal(pool.labels[:60], CLEAN.labels)
     assert pool.labels[60:].tolist() == [0] * 20
     assert (pool.images[60:, 0, 4:, 4:] == 255).all()
     others = CLEAN.images[CLEAN.labels != 0]

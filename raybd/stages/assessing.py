@@ -14,14 +14,15 @@ from raybd.evaluation.reinjection import reinject
 from raybd.evaluation.sequela import POISONED_SAMPLES, Reinjection, Sequela
 from raybd.gate import Evidence, Gate
 from raybd.registry import BadInput, as_json, build, describe, read_json, revive, write_json
-from raybd.search.trial import Job, Outcome
+from raybd.search.records import Job, Outcome
 from raybd.seeds import derive
 from raybd.weights import State, load_into, load_weights, weights_digest
 
 OUTCOME = "outcome.json"
 REINJECTION_STEPS = 50
 REINJECTION_LR = 0.01
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Executor(Protocol):
@@ -162,7 +163,7 @@ def _done(job: Job) -> bool:
     if not path.is_file():
         return False
     kept = read_json(path)
-    return {k: kept[k] for k in ("defense", "seed")} == as_json(_identity(job))
+    return bool({k: kept[k] for k in ("defense", "seed")} == as_json(_identity(job)))
 
 
 def _subject(defense: Defense, jobs: Sequence[Job]) -> Subject:

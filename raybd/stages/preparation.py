@@ -12,9 +12,10 @@ from raybd.evaluation.twin import check_twin
 from raybd.models import Architecture
 from raybd.registry import BadInput, as_json, describe
 from raybd.scenarios import SCENARIOS
-from raybd.search.trial import SearchView
+from raybd.search.view import SearchView
 from raybd.seeds import derive
 from raybd.settings import StudySettings
+from raybd.tracking import fetch
 from raybd.training import Compute
 from raybd.triggers import Trigger
 from raybd.weights import load_into, load_weights, state_of
@@ -146,3 +147,42 @@ def search_view(suspect: Suspect) -> SearchView:
 def check_model(architecture: Architecture) -> int:
     """Build the model once, with one batch of blank images through it; return its number of parameters."""
     return sum(p.numel() for p in architecture.build(0).parameters())
+
+
+def weights_file(settings: StudySettings, scratch: Path) -> tuple[Path, str]:
+    """Return the file that holds the suspect's weights, and in words where they came from.
+
+    A `models:/` address is downloaded into `scratch`, from the registry at `tracking.uri`.
+
+    Raises:
+        BadInput: if the registry is not named, or has no such model with safetensors weights.
+    """
+    assert settings.suspect is not None
+    weights = settings.suspect.weights
+    if not weights.startswith("models:/"):
+        return settings.folder / weights, Path(weights).name
+    if settings.tracking.uri is None:
+        raise BadInput(f"suspect.weights: {weights} is in a registry; say which: tracking.uri is null")
+    return fetch(weights, tracking_uri=settings.tracking.uri, folder=scratch), weights
+
+
+def overview(settings: StudySettings, ready: Bench, origin: str) -> dict[str, Any]:
+    """Return what a study would work with, for a person to check before the first trial."""
+    splits = ready.splits
+    return {
+        "study": settings.name,
+        "weights": origin,
+        "parameters": check_model(ready.architecture),
+        "images": " x ".join(map(str, ready.architecture.shape)),
+        "classes": ready.architecture.classes,
+        "train": len(splits.train),
+        "clean set": len(splits.clean_set),
+        "selection": len(splits.selection),
+        "test": len(splits.test),
+        "trigger": "unknown" if ready.trigger is None else describe(ready.trigger)["kind"],
+        "trigger knowledge": settings.trigger_knowledge,
+        "space": settings.space,
+        "trials": settings.search.trials,
+        "compute": f"{ready.compute.device}, {ready.compute.precision}",
+        "warnings": list(splits.warnings),
+    }

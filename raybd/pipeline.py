@@ -1,0 +1,241 @@
+"""The flow in seven words: inject or adopt, search, select, assess, promote, report; and `run`, all of them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raybd import tracking
+from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
+from raybd.registry import BadInput, read_json
+from raybd.search.records import TrialRecord
+from raybd.settings import StudySettings
+from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
+from raybd.stages.run_folder import RunFolder
+from raybd.tracking import Delivered, Version
+
+RUNS = Path("runs")
+OnTrial = Callable[[TrialRecord], None]
+OnStage = Callable[[str], None]
+
+
+def inject(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
+    """Train a suspect with a backdoor of our own, and its never-poisoned twin, into `runs/NAME/inject`.
+
+    Raises:
+        BadInput: if the study adopts a suspect, or its attack does not count as one.
+    """
+    if not settings.injects:
+        raise BadInput("inject: this study brings its own suspect; use `raybd adopt`")
+    suspect = preparation.injected(settings, preparation.bench(settings))
+    return _settled(settings, suspect, "inject", runs)
+
+
+def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
+    """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
+
+    Raises:
+        BadInput: whatever of model, weights, data or trigger cannot be used.
+    """
+    if settings.suspect is None:
+        raise BadInput("adopt: this study plants its own backdoor; use `raybd inject`")
+    ready = preparation.bench(settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights, origin = preparation.weights_file(settings, Path(scratch))
+        suspect = preparation.adopted(settings, ready, weights, origin)
+    return _settled(settings, suspect, "adopt", runs)
+
+
+def search(
+    settings: StudySettings,
+    *,
+    runs: Path = RUNS,
+    resume: bool = False,
+    trials: int | None = None,
+    extend: int | None = None,
+    on_trial: OnTrial | None = None,
+) -> Study:
+    """Search the space for settings that remove the backdoor; the study lies in `runs/NAME/search`.
+
+    Args:
+        settings: the study.
+        runs: where run folders lie.
+        resume: go on with a search that has begun.
+        trials: the budget, instead of the study's.
+        extend: so many trials more than the search's budget.
+        on_trial: called with each ended trial.
+
+    Raises:
+        BadInput: if the trigger is unknown, or the folder holds another search.
+    """
+    folder, suspect = _opened(settings, runs)
+    _ = suspect.trigger
+    searching.check_start(folder.stage("search"), resume=resume, more=extend is not None)
+    log = recording.SearchLog(settings, suspect, folder)
+    with execution.executor(settings, suspect) as executor:
+        study = searching.search(
+            settings,
+            suspect,
+            folder=folder.stage("search"),
+            trials=trials or settings.search.trials,
+            extend=extend or 0,
+            workers=executor.workers,
+            reference=executor.reference,
+            runner=executor.run,
+            on_trial=execution.both(log.trial, on_trial),
+        )
+    log.front(study, folder.stage("search"))
+    return study
+
+
+def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
+    """Pick the best settings of the search, confirm them with fresh seeds, and keep the weights that will ship.
+
+    Raises:
+        NothingFeasible: if no setting meets the gate on selection, or none does again with fresh seeds.
+    """
+    folder, suspect = _opened(settings, runs)
+    study = Study.load(folder.stage("search"))
+    with execution.executor(settings, suspect) as executor:
+        return selecting.select(settings, study, folder=folder.stage("select"), executor=executor)
+
+
+def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
+    """Measure suspect, references and candidate on the test split, with the sequela."""
+    folder, suspect = _opened(settings, runs)
+    candidate = Candidate.load(folder.stage("select"))
+    with execution.executor(settings, suspect) as executor:
+        assessment = assessing.assess(
+            suspect,
+            candidate,
+            references=settings.references,
+            gate=settings.gate,
+            seed=settings.search.seed,
+            folder=folder.stage("assess"),
+            executor=executor,
+        ).save(folder.stage("assess"))
+    recording.assessment(settings, assessment, folder)
+    return assessment
+
+
+def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
+    """Register the candidate and move the alias to it, if the gate lets it pass.
+
+    Raises:
+        GateRefused: naming each limit that failed; nothing is registered.
+        BadInput: if MLflow refuses or does not answer; the alias has not moved.
+    """
+    folder, suspect = _opened(settings, runs)
+    candidate = Candidate.load(folder.stage("select"))
+    assessment = Assessment.load(folder.stage("assess"))
+    card = promoting.promote(settings, suspect, candidate, assessment, folder)
+    if card["refusals"]:
+        raise GateRefused("the gate refused this candidate:\n" + "\n".join(f"- {r}" for r in card["refusals"]))
+    return card
+
+
+def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
+    """Give the alias back to the version that held it before."""
+    folder = RunFolder.open(settings, runs, create=False)
+    tracker = tracking.Tracker(settings.tracking.uri, folder.path, settings.name)
+    return tracker.rollback(name=settings.model_name, alias=settings.tracking.alias)
+
+
+def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
+    """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
+    folder, suspect = _opened(settings, runs)
+    page = reporting.write(settings, suspect, folder)
+    recording.finish(settings, folder, page)
+    return page
+
+
+def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
+    """Deliver to MLflow what waited in the run folder while the server was down, each record exactly once."""
+    return tracking.sync(RunFolder.open(settings, runs, create=False).path)
+
+
+def run(
+    settings: StudySettings,
+    *,
+    runs: Path = RUNS,
+    on_trial: OnTrial | None = None,
+    on_stage: OnStage = lambda word: None,
+) -> Path:
+    """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
+
+    Raises:
+        NothingFeasible, GateRefused: after the report is written.
+        BadInput: whatever the user got wrong.
+    """
+    bring = "inject" if settings.injects else "adopt"
+    words: dict[str, Callable[[], object]] = {
+        bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs),
+        "search": lambda: search(settings, runs=runs, resume=True, on_trial=on_trial),
+        "select": lambda: select(settings, runs=runs),
+        "assess": lambda: assess(settings, runs=runs),
+        "promote": lambda: promote(settings, runs=runs),
+    }
+    refused: NothingFeasible | GateRefused | None = None
+    for word, act in words.items():
+        if _done(settings, runs, word):
+            continue
+        on_stage(word)
+        try:
+            act()
+        except (NothingFeasible, GateRefused) as error:
+            refused = error
+            break
+    on_stage("report")
+    page = report(settings, runs=runs)
+    if refused is not None:
+        raise refused
+    return page
+
+
+def validate(settings: StudySettings) -> dict[str, Any]:
+    """Load everything a study names, put one batch through the model, and say what was found.
+
+    Raises:
+        BadInput: whatever cannot be used; nothing is written.
+    """
+    ready = preparation.bench(settings)
+    origin = "trained here"
+    if settings.suspect is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            weights, origin = preparation.weights_file(settings, Path(scratch))
+            preparation.adopted(settings, ready, weights, origin)
+    return preparation.overview(settings, ready, origin)
+
+
+def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
+    """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
+    folder = RunFolder.open(settings, runs, create=True)
+    if folder.has("search"):
+        raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
+    draft = folder.stage(f".{word}.{os.getpid()}")
+    suspect.save(draft)
+    shutil.rmtree(folder.stage(word), ignore_errors=True)
+    draft.replace(folder.stage(word))
+    return Suspect.load(folder.stage(word), suspect.bench)
+
+
+def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
+    """The run folder of a study and the suspect in it."""
+    folder = RunFolder.open(settings, runs, create=False)
+    home = folder.suspect
+    return folder, Suspect.load(home, preparation.bench(settings))
+
+
+def _done(settings: StudySettings, runs: Path, word: str) -> bool:
+    """Whether an earlier run finished a stage: a search only when its budget was met."""
+    if not (runs / settings.name).exists():
+        return False
+    folder = RunFolder.open(settings, runs, create=False)
+    if word == "search" and folder.has(word):
+        records = Study.load(folder.stage(word)).records
+        return sum(record["state"] != "failed" for record in records) >= settings.search.trials
+    if word == "promote" and folder.has(word):
+        return bool(read_json(folder.stage(word) / "card.json")["promoted"])
+    return folder.has(word)

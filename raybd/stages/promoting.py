@@ -1,0 +1,92 @@
+"""The stage `promote`: the gate's word, then a registry version with its tags, then the alias."""
+
+from typing import Any
+
+import numpy as np
+
+from raybd.artifacts import CARD, WEIGHTS, Assessment, Candidate, Suspect
+from raybd.gate import refusals
+from raybd.registry import as_json, write_json
+from raybd.settings import StudySettings
+from raybd.stages.assessing import check_ships
+from raybd.stages.run_folder import RunFolder
+from raybd.tracking import Tracker
+from raybd.weights import load_into
+
+EXAMPLES = 2
+
+
+def promote(
+    settings: StudySettings, suspect: Suspect, candidate: Candidate, assessment: Assessment, folder: RunFolder
+) -> dict[str, Any]:
+    """Register the candidate if the gate lets it pass; return the card of what happened.
+
+    Raises:
+        BadInput: if the assessment is of other weights, or MLflow refuses or does not answer.
+    """
+    check_ships(assessment, candidate)
+    refused = refusals(assessment.checks)
+    card: dict[str, Any] = {"name": settings.model_name, "alias": settings.tracking.alias, "refusals": list(refused)}
+    card |= {"version": None, "previous_version": None, "promoted": False, "weights_digest": assessment.weights_digest}
+    if not refused:
+        card |= _register(settings, suspect, candidate, assessment, folder)
+    write_json(folder.stage("promote") / CARD, card)
+    return card
+
+
+def _register(
+    settings: StudySettings, suspect: Suspect, candidate: Candidate, assessment: Assessment, folder: RunFolder
+) -> dict[str, Any]:
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    model = suspect.model()
+    load_into(model, candidate.states[candidate.shown])
+    address = tracker.model(
+        "candidate",
+        model=model,
+        weights=folder.stage("select") / WEIGHTS,
+        card={"candidate": candidate.card, "assessment": as_json(assessment)},
+        example=example_images(suspect),
+    )
+    version = tracker.promote(
+        name=settings.model_name,
+        alias=settings.tracking.alias,
+        model_uri=address,
+        tags=_tags(suspect, candidate, assessment),
+    )
+    return {
+        "version": version.version,
+        "previous_version": version.previous_version,
+        "promoted": True,
+        "uri": f"models:/{settings.model_name}@{settings.tracking.alias}",
+    }
+
+
+def example_images(suspect: Suspect) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """Return two images of the clean set as the model takes them: float32 (2, c, h, w) in [0, 1]."""
+    images = suspect.bench.splits.clean_set.images[:EXAMPLES]
+    example: np.ndarray[Any, np.dtype[np.float32]] = (images.float() / 255).numpy()
+    return example
+
+
+def _tags(suspect: Suspect, candidate: Candidate, assessment: Assessment) -> dict[str, Any]:
+    """Everything a later reader must be able to check without the run folder."""
+    card = suspect.card()
+    chosen = assessment.selected
+    rates = {
+        name: as_json(getattr(chosen, name))
+        for name in ("clean_accuracy", "attack_success_rate", "robust_accuracy", "accuracy_drop")
+    }
+    tags = {
+        "stage": "promote",
+        "weights_digest": assessment.weights_digest,
+        "suspect_digest": suspect.digest,
+        "suspect_weights_digest": card["weights_digest"],
+        "trigger_knowledge": suspect.knowledge,
+        "defense": candidate.card["defense"],
+        "seed": candidate.card["shipped_seed"],
+        **{f"data.{name}": part["digest"] for name, part in card["splits"].items()},
+        **{f"{name}.{key}": value for name, rate in rates.items() for key, value in rate.items()},
+        **{f"gate.{check.name}": check.detail for check in assessment.checks},
+    }
+    rise = assessment.membership_auc_rise
+    return tags if rise is None else tags | {f"membership_auc_rise.{k}": v for k, v in as_json(rise).items()}

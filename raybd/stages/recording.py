@@ -1,0 +1,76 @@
+"""What each stage tells MLflow; whether a server listens or not, the stage goes on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raybd.artifacts import WEIGHTS, Assessment, Study, Suspect
+from raybd.registry import as_json, read_json
+from raybd.search.records import TrialRecord, weights_of
+from raybd.settings import StudySettings
+from raybd.stages.promoting import example_images
+from raybd.stages.run_folder import RunFolder, environment
+from raybd.tracking import Tracker
+from raybd.weights import load_into, load_weights
+
+
+class SearchLog:
+    """One parent run for the search, a child run for each trial, a model for each trial of the front."""
+
+    def __init__(self, settings: StudySettings, suspect: Suspect, folder: RunFolder) -> None:
+        self._suspect = suspect
+        self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+        self._tracker.start(
+            params={"search": settings.search.model_dump(), "gate": as_json(settings.gate), "space": settings.space},
+            tags={
+                "stage": "search",
+                "trigger_knowledge": suspect.knowledge,
+                "suspect_digest": suspect.digest,
+                "how": suspect.how,
+            },
+            artifacts={
+                "study.yaml": yaml.safe_dump(settings.resolved(), sort_keys=False),
+                "environment.yaml": yaml.safe_dump(environment(), sort_keys=False),
+            },
+        )
+
+    def trial(self, record: TrialRecord) -> None:
+        """Write one child run, in one batch."""
+        self._tracker.trial(as_json(record))
+
+    def front(self, study: Study, folder: Path) -> None:
+        """Log the model of every trial on the front whose weights are there."""
+        records = {record["number"]: record for record in study.records}
+        model = self._suspect.model()
+        for number in study.front:
+            weights = weights_of(folder / "trials", number)
+            load_into(model, load_weights(weights))
+            example = example_images(self._suspect)
+            self._tracker.model(number, model=model, weights=weights, card=records[number], example=example)
+
+
+def assessment(settings: StudySettings, measured: Assessment, folder: RunFolder) -> None:
+    """Write the table's rows and the sequela."""
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    rows = {"suspect": measured.suspect, **measured.references, "candidate": measured.selected}
+    for name, row in rows.items():
+        tracker.reference(name, as_json(row))
+    tracker.sequela(as_json(measured.sequela))
+
+
+def finish(settings: StudySettings, folder: RunFolder, page: Path) -> None:
+    """Close the parent run with the summary's figures, its files and the words that were done."""
+    summary = read_json(folder.path / "summary.json")
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    files: dict[str, str | Path] = {"report.html": page, "summary.json": folder.path / "summary.json"}
+    if folder.has("select"):
+        files["candidate.safetensors"] = folder.stage("select") / WEIGHTS
+    chosen: dict[str, Any] = summary.get("selected") or {}
+    figures = {k: chosen[k] for k in ("clean_accuracy", "attack_success_rate", "robust_accuracy") if k in chosen}
+    tracker.finish(metrics=figures, tags={"stages": ",".join(_done(folder))}, artifacts=files)
+
+
+def _done(folder: RunFolder) -> Sequence[str]:
+    return [word for word in ("inject", "adopt", "search", "select", "assess", "promote") if folder.has(word)]

@@ -1,0 +1,114 @@
+"""The stage `search`: open the study, run its trials, keep its card."""
+
+import time
+from pathlib import Path
+from typing import Protocol
+
+from raybd.artifacts import Study, Suspect
+from raybd.evaluation.metrics import Rate
+from raybd.registry import BadInput, as_json, read_json, write_json
+from raybd.search.records import Decider, OnTrial, TrialRecord, front_of
+from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
+from raybd.settings import StudySettings
+
+CLOCK = "clock.json"
+
+
+class Runner(Protocol):
+    """Runs what a decider asks for: Ray's workers, or this process."""
+
+    def __call__(self, decider: Decider, *, trials: Path, on_trial: OnTrial) -> None:
+        """Return when the decider asks for nothing more."""
+
+
+class _Clock:
+    """Seconds a search has taken over all its sessions; written with each trial, because a kill asks nobody."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = float(read_json(path)["seconds"]) if path.is_file() else 0.0
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def write(self) -> None:
+        write_json(self._path, {"seconds": self.seconds})
+
+
+def _with(clock: _Clock, on_trial: OnTrial) -> OnTrial:
+    def note(record: TrialRecord) -> None:
+        clock.write()
+        on_trial(record)
+
+    return note
+
+
+def check_start(folder: Path, *, resume: bool, more: bool) -> None:
+    """Raise BadInput if `folder` holds a search and nobody said to go on with it, or the other way round."""
+    begun = (folder / JOURNAL).is_file()
+    if begun and not (resume or more):
+        raise BadInput(f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N")
+    if more and not begun:
+        raise BadInput(f"{folder}: there is no search to extend yet; `raybd search STUDY.yaml` begins one")
+
+
+def search(
+    settings: StudySettings,
+    suspect: Suspect,
+    *,
+    folder: Path,
+    trials: int,
+    extend: int,
+    workers: int,
+    reference: Rate,
+    runner: Runner,
+    on_trial: OnTrial,
+) -> Study:
+    """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
+
+    Args:
+        settings: the study.
+        suspect: what is sanitized.
+        folder: of the search.
+        trials: the budget.
+        extend: so many more than the study's budget.
+        workers: trials at once, for the card.
+        reference: C-Acc of the reference model on selection.
+        runner: runs the trials.
+        on_trial: called with each ended trial.
+    """
+    space = settings.load_space()
+    clock = _Clock(folder / CLOCK)
+    with OptunaDecider.open(
+        folder,
+        name=settings.name,
+        space=space,
+        limits=Limits(
+            max_attack_success_rate=settings.gate.max_attack_success_rate,
+            max_accuracy_drop=settings.search.max_accuracy_drop,
+        ),
+        suspect_digest=suspect.digest,
+        trials=trials,
+        sampler=settings.search.sampler,
+        seed=settings.search.seed,
+        extend=extend,
+    ) as decider:
+        try:
+            runner(decider, trials=folder / "trials", on_trial=_with(clock, on_trial))
+        finally:
+            records = decider.records()
+            study = Study(
+                records=tuple(as_json(record) for record in records),
+                front=front_of(records),
+                space=space.describe(),
+                sampler=settings.search.sampler,
+                seed=settings.search.seed,
+                trials=decider.trials,
+                suspect_digest=suspect.digest,
+                seconds=clock.seconds,
+                workers=workers,
+                reference=reference,
+            ).save(folder)
+    return study

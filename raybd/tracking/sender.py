@@ -1,0 +1,158 @@
+"""Between what a study says and MLflow: sent at once while it answers, kept in the outbox while it does not."""
+
+import contextlib
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from raybd.registry import BadInput, read_json, write_json
+from raybd.tracking.client import explain, resolve_uri
+from raybd.tracking.delivery import Delivery
+from raybd.tracking.outbox import Delivered, Outbox
+from raybd.tracking.records import Record
+
+AT_ONCE = 20  # waiting records sent on the way, so that a server that came back does not hold up the search
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds before MLflow is tried again
+
+
+class Sender:
+    """Sends the records of one run folder; the first failed call makes the next ones wait, for ever longer.
+
+    The folder's identity is kept in its `tracking.json`, made when the first record is.
+    """
+
+    def __init__(self, uri: str | None, run_dir: Path, study: str) -> None:
+        self.uri = resolve_uri(uri, run_dir)
+        self.error: Exception | None = None
+        self._given_uri, self._run_dir, self._study = uri, run_dir, study
+        self._state_path = run_dir / "tracking.json"
+        self._outbox = Outbox(run_dir)
+        self._delivery: Delivery | None = None
+        self._run_key = ""
+        self._pause, self._try_again = _FIRST_PAUSE, 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait in the outbox."""
+        return len(self._outbox.keys)
+
+    @property
+    def reason(self) -> str:
+        """Why the last delivery failed; empty when it did not."""
+        return explain(self.error) if self.error else ""
+
+    @property
+    def run_key(self) -> str:
+        """The run folder's identity in MLflow, made once and kept."""
+        if not self._run_key:
+            with self._outbox.locked():
+                new = {"run_key": uuid.uuid4().hex, "parent_run_id": None}
+                held = read_json(self._state_path) if self._state_path.exists() else new
+                state = {**held, "study": self._study, "uri": self._given_uri}
+                if state != held:
+                    write_json(self._state_path, state)
+            self._run_key = str(held["run_key"])
+        return self._run_key
+
+    def send(self, record: Record, at_once: int | None = AT_ONCE) -> Delivered:
+        """Deliver `record`, or keep it; where others wait before it, up to `at_once` of them go first."""
+        if not self._outbox.keys and not self._resting():
+            sent = self._attempt(record)
+            if sent is not None:
+                return Delivered(sent=int(sent), already_there=int(not sent), left=0)
+        self._outbox.append(record)
+        if not self._resting():
+            return self.flush(at_once)
+        return Delivered(sent=0, already_there=0, left=self.waiting, reason=self.reason)
+
+    def flush(self, limit: int | None = None) -> Delivered:
+        """Deliver what waits, oldest first, at most `limit` records; each exactly once, also over crashes."""
+        self.error, done, failed = None, {}, None
+        try:
+            for record in self._outbox.records()[:limit]:
+                sent = self._attempt(record)
+                if sent is not None:
+                    done[record.key] = sent
+                    continue
+                failed = self.error  # a later record that can be sent must not hide it
+                if not self._connected().answers():
+                    break
+        finally:
+            self._outbox.drop(done)
+            self.error = failed
+        if failed is None:
+            self._pause, self._try_again = _FIRST_PAUSE, 0.0
+        return self._summary(sent=sum(done.values()), already_there=len(done) - sum(done.values()))
+
+    def model_uri(self, key: str) -> str | None:
+        """Return the address of the model that this record became; None if it has not, or MLflow is down."""
+        if self._resting():
+            return None
+        try:
+            with self._outbox.locked():
+                return self._connected().model_uri(key)
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            self._failed(error)
+            return None
+
+    def try_now(self) -> None:
+        """Let the next call try MLflow, however recently it failed."""
+        self._try_again = 0.0
+
+    def _summary(self, *, sent: int, already_there: int) -> Delivered:
+        left, unreadable = len(self._outbox.records()), self._outbox.unreadable()
+        lines = f"{unreadable} lines of {self._outbox.path.name} cannot be read" if unreadable else ""
+        return Delivered(sent=sent, already_there=already_there, left=left + unreadable, reason=self.reason or lines)
+
+    def _attempt(self, record: Record) -> bool | None:
+        """Deliver one record: True if it was sent, False if it was there, None if MLflow did not take it."""
+        try:
+            with self._outbox.locked():
+                sent = self._connected().deliver(record)
+                self._note_parent()
+        except Exception as error:  # noqa: BLE001 - nothing that tracking raises may end a search
+            self._failed(error)
+            return None
+        if record.folder:
+            self._discard(self._run_dir / record.folder)
+        self.error = None
+        return sent
+
+    def _discard(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # delivered: MLflow has its own copy
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # the last one out
+
+    def _resting(self) -> bool:
+        return time.monotonic() < self._try_again
+
+    def _failed(self, error: Exception) -> None:
+        self.error = error
+        self._try_again = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _note_parent(self) -> None:
+        state, parent = read_json(self._state_path), self._connected().parent_id()
+        if state["parent_run_id"] != parent:
+            write_json(self._state_path, {**state, "parent_run_id": parent})
+
+    def _connected(self) -> Delivery:
+        if self._delivery is None:
+            key = self.run_key
+            self._delivery = Delivery(uri=self.uri, run_dir=self._run_dir, study=self._study, run_key=key)
+        return self._delivery
+
+
+def read_state(run_dir: Path) -> dict[str, Any]:
+    """Return what a run folder knows of its place in MLflow.
+
+    Raises:
+        BadInput: if nothing was ever tracked in this folder.
+    """
+    path = run_dir / "tracking.json"
+    if not path.exists():
+        raise BadInput(f"{run_dir}: nothing to sync, no study was tracked in this folder (no tracking.json)")
+    state: dict[str, Any] = read_json(path)
+    return state
