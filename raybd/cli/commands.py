@@ -34,17 +34,16 @@ What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of: {', '.join(s
 HERE = Path("runs")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"raybd {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
 def options(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="After an error, show where in the code it arose.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="After an error, show where in the code it arose.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,

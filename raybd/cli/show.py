@@ -1,10 +1,12 @@
 """What the commands print of the cards that the stages leave: tables, the chosen point, where the report is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from raybd.cli.console import err, out
 from raybd.registry import read_json
@@ -29,7 +31,7 @@ def outcome(run: Path) -> None:
 
 def assessment(run: Path) -> None:
     """Print one row per model with its 95 % intervals, and the word of each check of the gate."""
-    from raybd.report.summary import table_rows
+    from raybd.report import table_rows
 
     card = read_json(run / "assess" / "card.json")
     header, *rows = table_rows(card)
@@ -74,12 +76,12 @@ def overview(found: Mapping[str, Any]) -> None:
 
 def front(run: Path) -> None:
     """Print the counts of a search and the points that no other beats on both accuracy and ASR."""
-    from raybd.report.summary import search_figures
+    from raybd.report.tables import search_counts
     from raybd.report.wording import points, setting, with_interval
 
     card = read_json(run / "search" / "card.json")
     records = {record["number"]: record for record in card["records"]}
-    figures = search_figures(card) or {}
+    figures = search_counts(card) or {}
     _line(
         f"search: {figures['trials']} trials ({figures['complete']} complete, of which {figures['collapsed']} "
         f"collapsed; {figures['pruned']} pruned; {figures['failed']} failed), {figures['seconds']:.0f} s"
@@ -115,8 +117,8 @@ def entries(found: Sequence[tuple[str, str]]) -> None:
     """Print names with what each is."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, words in found:
-        table.add_row(name, words)
-    out.print(table, markup=False)
+        table.add_row(Text(name), Text(words))
+    out.print(table, highlight=False)
 
 
 def _facts(facts: Mapping[str, Any], warnings: Sequence[str]) -> None:
@@ -132,12 +134,17 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*map(plain, row))
-    # Beside a file or pipe there is no width to fit into: a row stays a line.
-    out.print(table, width=None if out.is_terminal else 200, markup=False, highlight=False)
+        table.add_row(*(Text(plain(cell)) for cell in row))  # as Text, so that an interval's brackets stay
+    # In a file or pipe there is no width to fit into: a row stays a line.
+    out.print(table, width=None if out.is_terminal else 250, highlight=False)
 
 
 def _line(text: str) -> None:
     from raybd.report.wording import plain
 
     out.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def searching(settings: Any) -> Iterator[Any]:
+    yield None

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from raybd.registry import write_json
 from raybd.report.contents import Examples, ReportInput
-from raybd.report.page import html
-from raybd.report.tables import summary, table_rows
+from raybd.report.summary import summarise, table_rows
 
-__all__ = ["Examples", "ReportInput", "summary", "table_rows", "write"]
+__all__ = ["Examples", "ReportInput", "summarise", "table_rows", "write"]
 
 
 def write(run: ReportInput, folder: Path) -> Path:
@@ -15,9 +14,11 @@ def write(run: ReportInput, folder: Path) -> Path:
 
     Both replace what was there, each in one step, so that a reader never meets half a page.
     """
+    from raybd.report.page import html  # plotly and the zoos: only a page needs them, a table does not
+
     page = html(run)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "summary.json", summary(run))
+    write_json(folder / "summary.json", summarise(run))
     path = folder / "report.html"
     draft = path.with_suffix(".html.tmp")
     draft.write_text(page, encoding="utf-8")

@@ -37,9 +37,7 @@ class ReportInput:
 
     Args:
         name: the study's name.
-        suspect_card: `how` (adopt | inject), `architecture`, `weights_digest`, `data_digests` and `splits`
-            (split name -> digest, images), `trigger` (mapping or None), `trigger_knowledge`, `attack`, `twin`
-            (mapping or None), `warnings` (list of text).
+        suspect_card: `Suspect.card()`, the suspect's `card.json`.
         study: `search/card.json`.
         selection: `select/card.json`; None also when nothing was feasible.
         assessment: `assess/card.json`.
@@ -49,7 +47,8 @@ class ReportInput:
         space: the search space as it was resolved.
         gate: the gate's limits by field name; None for a limit not set.
         examples: images to show, or None.
-        provenance: `commands` (list of text) and any further mapping of facts: versions, hardware, seeds.
+        provenance: `commands` (list of text), `study` (the study as resolved) and further facts or mappings of
+            facts: versions, hardware, seeds.
         references: ids of methods that the cards do not show (`ray`, `tune`); the others are read from the cards.
         missing: why a stage has not run, by stage word, where the caller knows it better than the cards tell.
     """

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from raybd.report import assessment_figures, search_figures, tables
+from raybd.report import assessment_figures, search_figures, summary
 from raybd.report.contents import Card, ReportInput
 from raybd.report.pictures import gallery
 from raybd.report.references import used
@@ -65,7 +65,8 @@ def context(run: ReportInput) -> dict[str, Any]:
         "why_no_examples": run.missing.get("examples", "No example images were kept."),
         "suspect": _suspect(run.suspect_card),
         "splits": _splits(run.suspect_card),
-        "provenance": _facts({k: v for k, v in run.provenance.items() if k != "commands"}),
+        "provenance": _facts({k: v for k, v in run.provenance.items() if k not in {"commands", "study"}}),
+        "study": json.dumps(run.provenance["study"], indent=2) if "study" in run.provenance else None,
         "commands": [str(command) for command in run.provenance.get("commands", ())],
         "references": used(run),
     }
@@ -80,7 +81,7 @@ def embedded(chart: Figure) -> str:
 def _comparison(run: ReportInput) -> dict[str, Any] | None:
     if run.assessment is None:
         return None
-    rows = tables.rows(run.assessment)
+    rows = summary.rows(run.assessment)
     styles = marks([name for name, _ in rows])
     limit = run.gate.get("max_attack_success_rate")
     suspect = run.assessment["suspect"]
@@ -102,7 +103,7 @@ def _row(name: str, row: Card, color: str) -> dict[str, Any]:
         "name": name_of(name),
         "color": color,
         "collapsed": row["collapsed"],
-        "rates": [_cell(row, rate) for rate in tables.RATES],
+        "rates": [_cell(row, rate) for rate in summary.RATES],
         "drop": None if drop is None else {"value": percent(drop["value"]), "interval": bracket(drop)},
         "seconds": seconds(row["training_seconds"]) if row["images"] else None,
         "images": count(row["images"]),
@@ -149,7 +150,7 @@ def _check(check: Card) -> dict[str, Any]:
 def _search(run: ReportInput) -> dict[str, Any] | None:
     if run.study is None:
         return None
-    figures = tables.search_counts(run.study) or {}
+    figures = summary.search_figures(run.study) or {}
     per_hour = figures["trials_per_hour"]
     return {
         "facts": [
@@ -170,6 +171,7 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
         ],
         "n": count(run.study["reference"]["n"]),
         "unseen": _unseen(run.study),
+        "gate": search_figures.gate_corner(run.gate, run.study["reference"]),
         **_trial_table(run, run.study),
     }
 
@@ -216,7 +218,6 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
     return {
         "number": selection["number"],
         "why": selection["why"],
-        "defense": selection["defense"],
         "setting": [(key, short(value)) for key, value in selection["setting"].items() if key != "kind"],
         "seeds": short(selection["seeds"]),
         "shipped_seed": selection["shipped_seed"],
@@ -256,23 +257,33 @@ def _classes(run: ReportInput) -> dict[str, Any] | None:
 
 def _suspect(card: Card) -> list[tuple[str, str]]:
     how = {"adopt": "adopted: trained by others", "inject": "injected: its backdoor was planted here"}
-    return _facts(
-        {
-            "origin": how.get(str(card["how"]), card["how"]),
-            "architecture": card["architecture"],
-            "weights": digest(card["weights_digest"]),
-            "trigger": card.get("trigger") or "none known",
-            "trigger knowledge": card["trigger_knowledge"],
-            "attack": card.get("attack") or "not ours: unknown",
-        }
-    ) + [(f"never-poisoned twin: {key}", value) for key, value in _facts(card.get("twin") or {})]
+    trigger = card["trigger"]
+    lines = {
+        "origin": how.get(str(card["how"]), card["how"]),
+        "architecture": _architecture(card["architecture"]),
+        "weights": digest(card["weights_digest"]),
+        "trigger": setting({k: v for k, v in trigger.items() if k != "digest"}) if trigger else "not known",
+        "trigger knowledge": card["trigger_knowledge"],
+        "attack": card.get("attack") or "not ours: not known",
+    }
+    return _facts(lines) + [(f"never-poisoned twin: {key}", value) for key, value in _facts(card.get("twin") or {})]
+
+
+def _architecture(card: Card) -> str:
+    arguments = f" ({setting(card['arguments'])})" if card["arguments"] else ""
+    shape = " × ".join(str(size) for size in card["shape"])
+    return f"{card['name'] or card['factory']}{arguments}, {card['classes']} classes, {shape}"
 
 
 def _splits(card: Card) -> list[dict[str, str]]:
-    digests = card.get("data_digests") or {}
     return [
-        {"name": name_of(name), "n": count(n), "use": SPLITS.get(name, ""), "digest": digest(digests.get(name))}
-        for name, n in card["splits"].items()
+        {
+            "name": name_of(name),
+            "n": count(part["images"]),
+            "use": SPLITS.get(name, ""),
+            "digest": digest(part["digest"]),
+        }
+        for name, part in card["splits"].items()
     ]
 
 

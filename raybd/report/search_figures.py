@@ -64,7 +64,8 @@ def _trial_traces(records: list[Card], front: list[int]) -> list[Figure]:
         label, marker = _KIND_MARKS[kind]
         those = [(r, hover(r)) for r in records if kind_of(r, front) == kind]
         if those:
-            traces.append(_points(those, f"{label} ({len(those)})", marker))
+            over = ", over a limit" if kind == "front" and not those[0][0]["feasible"] else ""
+            traces.append(_points(those, f"{label}{over} ({len(those)})", marker))
     return traces
 
 
@@ -101,7 +102,7 @@ def _chosen_traces(run: ReportInput, records: list[Card]) -> list[Figure]:
     return [ring, _points(fresh, f"chosen, fresh seeds ({len(fresh)})", _FRESH)] if fresh else [ring]
 
 
-def _gate_corner(gate: Card, reference: Card) -> tuple[float, float] | None:
+def gate_corner(gate: Card, reference: Card) -> tuple[float, float] | None:
     """Lowest C-Acc and highest ASR that the gate lets through, in percent; the rates, not their bounds."""
     drop, success = gate.get("max_accuracy_drop"), gate.get("max_attack_success_rate")
     return None if drop is None or success is None else (100 * (reference["rate"] - drop), 100 * success)
@@ -110,7 +111,7 @@ def _gate_corner(gate: Card, reference: Card) -> tuple[float, float] | None:
 def _gate_shapes(gate: Card, reference: Card) -> list[Figure]:
     suspect = {"type": "line", "x0": 100 * reference["rate"], "x1": 100 * reference["rate"], "y0": 0, "y1": 1}
     shapes = [suspect | {"yref": "paper", "line": {"color": MUTED, "width": 1, "dash": "dot"}, "layer": "below"}]
-    corner = _gate_corner(gate, reference)
+    corner = gate_corner(gate, reference)
     if corner:
         edge = {"color": GREEN, "width": 1, "dash": "dash"}
         box = {"type": "rect", "x0": corner[0], "x1": 101.5, "y0": -3, "y1": corner[1]}
@@ -122,10 +123,10 @@ def _gate_notes(gate: Card, reference: Card) -> list[Figure]:
     quiet = {"showarrow": False, "font": {"size": 11, "color": MUTED}}
     along = {"x": 100 * reference["rate"], "xanchor": "left", "y": 0.55, "yref": "paper", "textangle": -90}
     notes = [quiet | along | {"text": f"the suspect's C-Acc, {percent(reference['rate'])} %"}]
-    corner = _gate_corner(gate, reference)
+    corner = gate_corner(gate, reference)
     if corner:
         place = {"x": 1, "xref": "paper", "xanchor": "right", "y": corner[1], "yanchor": "bottom"}
-        notes.append(quiet | place | {"text": f"gate: ASR ≤ {corner[1]:g} %, C-Acc ≥ {corner[0]:.1f} %"})
+        notes.append(quiet | place | {"text": "gate"})
     return notes
 
 
@@ -135,7 +136,7 @@ def _views(run: ReportInput, study: Card, records: list[Card]) -> dict[str, Figu
     sound = [r for r in records if kind_of(r, study["front"]) not in {"collapsed", "pruned"}]
     right = min(101.0, max([*_accuracies([*sound, *references(run).values()]), reference]) + 1.5)
     lowest = min([*_accuracies([*sound, *references(run).values()]), reference])
-    gate = _gate_corner(run.gate, study["reference"])
+    gate = gate_corner(run.gate, study["reference"])
     views = {"trials": _view([lowest - 1.5, right], [-3.0, 103.0])}
     if gate:
         views["near the gate"] = _view([2 * gate[0] - reference - 1, right], [-0.3 * gate[1], 4 * gate[1]])
@@ -235,7 +236,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def schedules(run: ReportInput, chosen: list[float]) -> Figure:
     """Return the chosen learning rate at each step, the references' beside it for comparison."""
-    curves = {"candidate": chosen, **run.reference_schedules}
+    curves = {"candidate": chosen} | {name: rates for name, rates in run.reference_schedules.items() if rates}
     styles = marks(list(curves))
     traces = [
         {

@@ -1,13 +1,71 @@
 """The stage `select`: the best settings by the rule, confirmed with fresh seeds; the median seed's weights ship."""
 
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
-from raybd.artifacts import Candidate, NothingFeasible, Study
+from raybd.artifacts import CARD, Candidate, NothingFeasible, Study
 from raybd.registry import as_json, describe, revive
-
+from raybd.search import confirm
+from raybd.search.confirm import Confirmation, Confirmed
 from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
 from raybd.stages.assessing import Executor
 from raybd.weights import load_weights, weights_digest
 
 NOTE = "nothing_feasible.txt"
+
+
+def select(settings: StudySettings, study: Study, *, folder: Path, executor: Executor) -> Candidate:
+    """Choose, confirm and keep the candidate.
+
+    Raises:
+        NothingFeasible: with the nearest points and what to widen; the reason is kept in the folder too.
+    """
+    space = settings.load_space()
+    records = [revive(TrialRecord, record) for record in study.records]
+    trainings = folder / "confirm"
+    result = confirm.confirm(
+        records,
+        space=space,
+        gate=settings.gate,
+        seed=settings.search.seed,
+        folder=trainings,
+        map_jobs=executor.map_jobs,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if result.winner is None:
+        shutil.rmtree(trainings, ignore_errors=True)
+        (folder / CARD).unlink(missing_ok=True)
+        (folder / NOTE).write_text(result.why, encoding="utf-8")
+        raise NothingFeasible(result.why)
+    (folder / NOTE).unlink(missing_ok=True)
+    winner = result.winner
+    states = tuple(load_weights(path) for path in winner.weights)
+    card = _card(result, winner, describe(space.build(winner.setting)))
+    card["weights_digest"] = weights_digest(states[winner.shown])
+    candidate = Candidate(card=card, states=states, shown=winner.shown).save(folder)
+    shutil.rmtree(trainings)
+    return candidate
+
+
+def _card(result: Confirmation, winner: Confirmed, defense: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "number": winner.number,
+        "defense": defense,
+        "setting": winner.setting,
+        "seeds": list(winner.seeds),
+        "shipped_seed": winner.seeds[winner.shown],
+        "why": result.why,
+        "confirmed": [_confirmed(each) for each in result.confirmed],
+        "training_seconds": winner.training_seconds[winner.shown],
+        "images": winner.images[winner.shown],
+    }
+
+
+def _confirmed(each: Confirmed) -> dict[str, Any]:
+    """One confirmed setting as plain JSON; a seed that collapsed has no score."""
+    plain: dict[str, Any] = as_json(each)
+    del plain["weights"]
+    return plain | {"scores": [score if math.isfinite(score) else None for score in each.scores]}

@@ -121,11 +121,14 @@ class Delivery:
         return True
 
     def _parent(self, record: Record) -> bool:
+        run = self.client.get_run(self._parent_id)
         # A parameter is never changed in MLflow: what a resumed study has new becomes a tag.
-        held = self.client.get_run(self._parent_id).data.params
+        held = run.data.params
         fresh = {name: value for name, value in record.params.items() if name not in held}
         changed = {f"raybd.now.{k}": v for k, v in record.params.items() if k in held and held[k] != v}
         self._write(self._parent_id, record, fresh, {**record.tags, **changed})
+        if (run.info.end_time or 0) > record.ended:
+            return True  # an old record that waited: the run was closed since
         if record.status == "RUNNING":
             self.client.update_run(self._parent_id, status="RUNNING")
         else:

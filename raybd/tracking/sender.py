@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import BadInput, read_json, write_json
-from raybd.tracking.client import explain, resolve_uri
+from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
 from raybd.tracking.records import Record
@@ -73,6 +73,8 @@ class Sender:
         try:
             for record in self._outbox.records()[:limit]:
                 sent = self._attempt(record)
+                if sent is None and self._passing():
+                    sent = self._attempt(record)
                 if sent is not None:
                     done[record.key] = sent
                     continue
@@ -124,6 +126,10 @@ class Sender:
         shutil.rmtree(folder, ignore_errors=True)  # delivered: MLflow has its own copy
         with contextlib.suppress(OSError):
             folder.parent.rmdir()  # the last one out
+
+    def _passing(self) -> bool:
+        """Tell whether the last failure was a hiccup: later records build on this one, so it is tried again."""
+        return self.error is not None and is_outage(self.error) and self._connected().answers()
 
     def _resting(self) -> bool:
         return time.monotonic() < self._try_again

@@ -10,7 +10,7 @@ RATES = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
 TABLE_HEADER = ("model", "C-Acc", "ASR", "R-Acc", "C-Acc lost, points", "cost")
 
 
-def summary(run: ReportInput) -> Card:
+def summarise(run: ReportInput) -> Card:
     """Return what `summary.json` holds; a part whose stage has not run is null."""
     assessment = run.assessment or {}
     return {
@@ -20,7 +20,7 @@ def summary(run: ReportInput) -> Card:
         "references": assessment.get("references"),
         "selected": assessment.get("selected"),
         "never_poisoned": assessment.get("never_poisoned"),
-        "search": search_counts(run.study),
+        "search": search_figures(run.study),
         "select": None if run.selection is None else {k: run.selection[k] for k in ("number", "why", "setting")},
         "sequela": assessment.get("sequela"),
         "checks": assessment.get("checks"),
@@ -38,7 +38,7 @@ def missing_stages(run: ReportInput) -> list[str]:
     return [stage for stage, card in cards.items() if card is None]
 
 
-def search_counts(study: Card | None) -> Card | None:
+def search_figures(study: Card | None) -> Card | None:
     """Return the counts and times of a study: `trials` = `complete` + `pruned`, `collapsed` within `complete`."""
     if study is None:
         return None

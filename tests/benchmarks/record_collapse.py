@@ -1,0 +1,88 @@
+"""Writes tests/data/collapse_trials.json: what became of trials that the collapse rule was told not to stop.
+
+Run from the repository root: python -m tests.benchmarks.record_collapse (about two minutes on one core).
+"""
+
+import copy
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raybd import seeds
+from raybd.data import Augment
+from raybd.defenses import SuperFineTuning
+from raybd.evaluation.metrics import answers
+from raybd.models import Classifier
+from raybd.registry import write_json
+from raybd.training import fit, predict
+from tests.digits import CPU, splits, victim
+
+TABLE = Path(__file__).parents[1] / "data" / "collapse_trials.json"
+TRIALS = 48
+BATCH_SIZE = 32
+
+
+def setting(draw: random.Random) -> dict[str, Any]:
+    """A random setting; both peaks reach far beyond what any shipped space holds, so that some trials are wrecked."""
+
+    def log(low: float, high: float) -> float:
+        return float(f"{math.exp(draw.uniform(math.log(low), math.log(high))):.4g}")
+
+    ramp = draw.choice([4, 8, 16])
+    return {
+        "lr_base": log(1e-4, 3e-2),
+        "lr_max1": log(0.05, 3.0),
+        "lr_max2": log(1e-3, 3.0),
+        "epochs": round(log(10, 40)),
+        "phase1_share": round(draw.uniform(0.15, 0.7), 2),
+        "batch_size": BATCH_SIZE,
+        "ramp_up_steps": ramp,
+        "ramp_down_steps": ramp,
+    }
+
+
+def clean_accuracy(model: Classifier) -> float:
+    selection = splits().selection
+    return (answers(predict(model, selection.images, CPU)) == selection.labels).float().mean().item()
+
+
+def trial(suspect: Classifier, chosen: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Run one setting to its end whatever happens, and keep the loss at the end of each cycle."""
+    defense, model, clean_set = SuperFineTuning(**chosen), copy.deepcopy(suspect), splits().clean_set
+    schedule, steps = defense.plan(len(clean_set))
+    epochs = fit(
+        model,
+        clean_set,
+        steps=steps,
+        batch_size=defense.batch_size,
+        schedule=schedule,
+        momentum=defense.momentum,
+        weight_decay=defense.weight_decay,
+        augment=Augment(),
+        compute=CPU,
+        seed=seed,
+        cycle_steps=defense.cycle_steps,
+        stop_on_collapse=False,
+    )
+    losses = [round(epoch.loss, 4) if math.isfinite(epoch.loss) else None for epoch in epochs]
+    return {"setting": chosen, "seed": seed, "losses": losses, "clean_accuracy": round(clean_accuracy(model), 4)}
+
+
+def main() -> None:
+    CPU.apply()
+    draw, start = random.Random(0), time.perf_counter()
+    suspect = victim().planted.model
+    reference = clean_accuracy(suspect)
+    trials = [trial(suspect, setting(draw), seeds.derive(0, "collapse", i)) for i in range(TRIALS)]
+    about = "losses: per cycle, null if not finite; clean_accuracy: on selection, at the end; never stopped"
+    facts = {"about": about, "suspect": "digits, small_resnet, badnets", "torch": torch.__version__, "classes": 10}
+    write_json(TABLE, {**facts, "reference_clean_accuracy": round(reference, 4), "trials": trials})
+    print(f"{len(trials)} trials in {time.perf_counter() - start:.0f} s -> {TABLE}")
+
+
+if __name__ == "__main__":
+    main()

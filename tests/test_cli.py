@@ -1,0 +1,170 @@
+"""The command line answers at once, says what went wrong in one message, and ends with the code of its kind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from raybd import __version__, pipeline
+from raybd.artifacts import GateRefused, NothingFeasible
+from raybd.cli import app
+from raybd.cli.show import LISTS
+from raybd.registry import BadInput
+
+VERBS = ("run", "inject", "adopt", "search", "select", "assess", "promote", "report", "sync", "list", "validate")
+HEAVY = ("torch", "ray", "mlflow", "optuna", "pydantic", "sklearn", "plotly")
+
+
+def raybd(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from typer.testing import CliRunner; from raybd.cli import app;"
+        "print(CliRunner().invoke(app, ['--help']).output);"
+        f"print('imported:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "imported: []" in done.stdout
+    assert all(f"│ {verb} " in done.stdout for verb in VERBS)
+
+
+def test_help_answers_in_under_a_second() -> None:
+    """Best of three, because a busy machine is slow at everything."""
+    command = [sys.executable, "-c", "from raybd.cli import main; main()", "--help"]
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 1
+
+
+def test_importing_raybd_imports_nothing_heavy_and_the_verbs_come_on_demand() -> None:
+    program = (
+        "import sys, raybd; early = [m for m in ('torch', 'pydantic') if m in sys.modules];"
+        "print(early, callable(raybd.pipeline.search), raybd.load_study('demo').name)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True", "demo"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    done = raybd(verb, "--help")
+    assert done.exit_code == 0
+    assert "Usage: " in done.output
+
+
+def test_the_flags_are_these_and_no_others() -> None:
+    """A frozen list: a new flag is a decision, not an accident."""
+    import typer
+
+    flags = {
+        name: sorted(option for p in command.params for option in p.opts if option.startswith("--"))
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    runs = ["--runs"]
+    assert flags == {
+        **dict.fromkeys(("run", "inject", "adopt", "select", "assess", "report", "sync"), runs),
+        "search": ["--resume", "--runs", "--trials"],
+        "promote": ["--rollback", "--runs"],
+        "validate": [],
+        "list": [],
+    }
+
+
+def test_version_is_printed() -> None:
+    assert raybd("--version").output == f"raybd {__version__}\n"
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_every_list_has_entries_with_a_word_on_each(what: str) -> None:
+    done = raybd("list", what)
+    assert done.exit_code == 0
+    assert done.output.strip()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BadInput("data.source: missing"), 2, "data.source: missing\n"),
+        (NothingFeasible("widen lr_max1"), 3, "widen lr_max1\n"),
+        (GateRefused("ASR 7.1 % > 5 %"), 4, "ASR 7.1 % > 5 %\n"),
+        (KeyboardInterrupt(), 130, "Interrupted. Finished trials are kept; go on with: raybd search demo --resume\n"),
+        (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops\nThis is a fault of raybd or of this machine."),
+    ],
+)
+def test_an_error_is_one_message_and_the_exit_code_of_its_kind(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "inject", fail)
+    done = raybd("inject", "demo")
+    assert done.exit_code == code
+    assert done.stderr.startswith(said)
+    assert "Traceback" not in done.output
+
+
+def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(pipeline, "inject", fail)
+    done = raybd("--debug", "inject", "demo")
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_interrupted_run_elsewhere_is_told_where_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "select", interrupt)
+    monkeypatch.setattr("raybd.cli.show.front", lambda run: None)
+    assert f"--resume --runs {tmp_path}" in raybd("select", "demo", "--runs", str(tmp_path)).stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [((), {}), (("--trials", "50"), {"trials": 50}), (("--trials", "+50", "--resume"), {"extend": 50})],
+)
+def test_trials_is_the_whole_budget_or_with_a_plus_so_many_more(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], given: dict[str, int]
+) -> None:
+    seen = {}
+    monkeypatch.setattr(pipeline, "search", lambda settings, **arguments: seen.update(arguments))
+    monkeypatch.setattr("raybd.cli.show.front", lambda run: None)
+    assert raybd("search", "demo", *words).exit_code == 0
+    assert {key: seen[key] for key in ("trials", "extend") if key in seen} == given
+    assert seen["resume"] is ("--resume" in words)
+
+
+@pytest.mark.parametrize("trials", ["0", "+0", "-5", "many", "1.5"])
+def test_a_number_of_trials_below_one_is_refused(trials: str) -> None:
+    done = raybd("search", "demo", f"--trials={trials}")
+    assert done.exit_code == 2
+    assert f"got '{trials}'" in done.stderr
+
+
+def test_an_unknown_study_or_list_gets_the_nearest_name() -> None:
+    assert "did you mean 'demo'" in raybd("run", "dmeo").stderr
+    done = raybd("list", "model")
+    assert (done.exit_code, "did you mean 'models'" in done.stderr) == (2, True)
+
+
+def test_run_prints_table_and_report_of_a_refused_candidate_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise GateRefused("refused")
+
+    shown: list[Path] = []
+    monkeypatch.setattr(pipeline, "run", refuse)
+    monkeypatch.setattr("raybd.cli.show.outcome", shown.append)
+    assert raybd("run", "demo", "--runs", "elsewhere").exit_code == 4
+    assert shown == [Path("elsewhere/demo")]
