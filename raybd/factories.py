@@ -28,7 +28,7 @@ def load_factory(spec: str, *, folder: Path | None, packages: Sequence[str]) -> 
 
 
 def _module(name: str, folder: Path | None, packages: Sequence[str]) -> ModuleType:
-    if folder is not None and name.replace(".", "").isidentifier():
+    if folder is not None and all(part.isidentifier() for part in name.split(".")):
         file = folder / Path(*name.split(".")).with_suffix(".py")
         if file.is_file():
             return _from_file(name, file.resolve(), folder.resolve())

@@ -219,9 +219,7 @@ def _class_check(drops: Sequence[ClassDrop], limit: float) -> Check:
     # A figure that is no number has no bound and leads its rank.
     worst = max(checks, key=lambda c: (_SEVERITY[c.status], math.inf if c.bound is None else c.bound))
     if refused > 1:
-        return replace(
-            worst, detail=f"{worst.detail} (the worst of {refused} classes over it, of {len(checks)})"
-        )
+        return replace(worst, detail=f"{worst.detail} (the worst of {refused} classes over it, of {len(checks)})")
     return worst
 
 

@@ -32,9 +32,11 @@ class Classifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Tensor:
         """Return logits (n, classes) for images (n, c, h, w) in [0, 1]."""
-        if self.mean is not None and self.std is not None:
-            x = (x - self.mean) / self.std
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(self.normalized(x))  # type: ignore[no-any-return]
+
+    def normalized(self, x: Float[Tensor, "n c h w"]) -> Tensor:
+        """Return what the network itself gets for images in [0, 1]."""
+        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
 
     @property
     def head(self) -> nn.Linear:
@@ -124,16 +126,24 @@ class Architecture:
                 return build(**self.arguments)  # type: ignore[no-any-return]
             assert self.name is not None
             return ARCHITECTURES[self.name](classes=self.classes, channels=self.shape[0], **self.arguments)
-        except TypeError as error:
-            raise BadInput(f"model.arguments: {self.factory or self.name} refused them ({error})") from error
+        except BadInput:
+            raise
+        except Exception as error:  # whatever the user's factory, or torch on odd arguments, raises
+            fault = f"{type(error).__name__}: {error}"
+            raise BadInput(
+                f"model.arguments: {self.factory or self.name} failed on {self.arguments} ({fault})"
+            ) from error
 
     def _check_output(self, model: Classifier) -> None:
         what = f"images of {self.shape[0]} x {' x '.join(map(str, self.shape[1:]))} (channels, height, width)"
         try:
             with torch.inference_mode():
-                got = tuple(model(torch.zeros(2, *self.shape)).shape)
-        except RuntimeError as error:
-            raise BadInput(f"suspect: the model cannot take {what}: {error}") from error
+                output = model.body(model.normalized(torch.zeros(2, *self.shape)))
+        except Exception as error:  # whatever the user's network raises
+            raise BadInput(f"suspect: the model cannot take {what}: {type(error).__name__}: {error}") from error
+        if not isinstance(output, Tensor):
+            raise BadInput(f"suspect: the model gave a {type(output).__name__}, expected one tensor of logits")
+        got = tuple(output.shape)
         if got != (2, self.classes):
             raise BadInput(
                 f"suspect: for two {what} the model gave an output of shape {got}, "

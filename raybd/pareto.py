@@ -30,8 +30,8 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
     found: list[int] = []
     for index in order:
         rivals = kept[: len(found)]
-        better = (rivals <= values[index]).all(axis=1) & (rivals < values[index]).any(axis=1)
-        if not better.any():
+        no_worse = rivals[(rivals <= values[index]).all(axis=1)]
+        if not (no_worse < values[index]).any():
             kept[len(found)] = values[index]
             found.append(int(index))
     return sorted(found)

@@ -9,15 +9,14 @@ from typing import Any
 
 from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
-from raybd.registry import BadInput, read_json
-from raybd.search.records import TrialRecord
+from raybd.registry import BadInput
+from raybd.search.records import OnProgress, OnTrial
 from raybd.settings import StudySettings
 from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
 from raybd.stages.run_folder import RunFolder
 from raybd.tracking import Delivered, Version
 
 RUNS = Path("runs")
-OnTrial = Callable[[TrialRecord], None]
 OnStage = Callable[[str], None]
 
 
@@ -56,6 +55,7 @@ def search(
     trials: int | None = None,
     extend: int | None = None,
     on_trial: OnTrial | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Study:
     """Search the space for settings that remove the backdoor; the study lies in `runs/NAME/search`.
 
@@ -66,6 +66,7 @@ def search(
         trials: the budget, instead of the study's.
         extend: so many trials more than the search's budget.
         on_trial: called with each ended trial.
+        on_progress: called with a trial's number and its latest stretch of training.
 
     Raises:
         BadInput: if the trigger is unknown, or the folder holds another search.
@@ -74,18 +75,16 @@ def search(
     _ = suspect.trigger
     searching.check_start(folder.stage("search"), resume=resume, more=extend is not None)
     log = recording.SearchLog(settings, suspect, folder)
-    with execution.executor(settings, suspect) as executor:
-        study = searching.search(
-            settings,
-            suspect,
-            folder=folder.stage("search"),
-            trials=trials or settings.search.trials,
-            extend=extend or 0,
-            workers=executor.workers,
-            reference=executor.reference,
-            runner=executor.run,
-            on_trial=execution.both(log.trial, on_trial),
-        )
+    study = searching.search(
+        settings,
+        suspect,
+        folder=folder.stage("search"),
+        trials=trials or settings.search.trials,
+        extend=extend or 0,
+        executor=execution.executor(settings, suspect),
+        on_trial=execution.both(log.trial, on_trial),
+        on_progress=on_progress,
+    )
     log.front(study, folder.stage("search"))
     return study
 
@@ -98,24 +97,23 @@ def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
     """
     folder, suspect = _opened(settings, runs)
     study = Study.load(folder.stage("search"))
-    with execution.executor(settings, suspect) as executor:
-        return selecting.select(settings, study, folder=folder.stage("select"), executor=executor)
+    executor = execution.executor(settings, suspect)
+    return selecting.select(settings, study, folder=folder.stage("select"), executor=executor)
 
 
 def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
     """Measure suspect, references and candidate on the test split, with the sequela."""
     folder, suspect = _opened(settings, runs)
     candidate = Candidate.load(folder.stage("select"))
-    with execution.executor(settings, suspect) as executor:
-        assessment = assessing.assess(
-            suspect,
-            candidate,
-            references=settings.references,
-            gate=settings.gate,
-            seed=settings.search.seed,
-            folder=folder.stage("assess"),
-            executor=executor,
-        ).save(folder.stage("assess"))
+    assessment = assessing.assess(
+        suspect,
+        candidate,
+        references=settings.references,
+        gate=settings.gate,
+        seed=settings.search.seed,
+        folder=folder.stage("assess"),
+        executor=execution.executor(settings, suspect),
+    ).save(folder.stage("assess"))
     recording.assessment(settings, assessment, folder)
     return assessment
 
@@ -161,6 +159,7 @@ def run(
     *,
     runs: Path = RUNS,
     on_trial: OnTrial | None = None,
+    on_progress: OnProgress | None = None,
     on_stage: OnStage = lambda word: None,
 ) -> Path:
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
@@ -172,7 +171,7 @@ def run(
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
         bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs),
-        "search": lambda: search(settings, runs=runs, resume=True, on_trial=on_trial),
+        "search": lambda: search(settings, runs=runs, resume=True, on_trial=on_trial, on_progress=on_progress),
         "select": lambda: select(settings, runs=runs),
         "assess": lambda: assess(settings, runs=runs),
         "promote": lambda: promote(settings, runs=runs),
@@ -237,5 +236,5 @@ def _done(settings: StudySettings, runs: Path, word: str) -> bool:
         records = Study.load(folder.stage(word)).records
         return sum(record["state"] != "failed" for record in records) >= settings.search.trials
     if word == "promote" and folder.has(word):
-        return bool(read_json(folder.stage(word) / "card.json")["promoted"])
+        return bool(folder.card(word)["promoted"])
     return folder.has(word)

@@ -32,9 +32,16 @@ def as_number(value: object, *, where: str) -> int | float:
         BadInput: if it is a boolean, no number, or not finite.
     """
     number = _parsed(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not _finite(number):
         raise BadInput(f"{where}: expected a number, got {value!r}")
     return number
+
+
+def _finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number too large for a float
+        return False
 
 
 def _parsed(text: str) -> int | float | None:
@@ -46,7 +53,7 @@ def _parsed(text: str) -> int | float | None:
     return None
 
 
-def construct(cls: type[T], mapping: Mapping[str, Any], *, where: str) -> T:
+def construct(cls: type[T], mapping: Any, *, where: str) -> T:
     """Build the dataclass `cls` from `mapping`, whose keys are its fields.
 
     Raises:
@@ -113,12 +120,12 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
             raise BadInput(f"{where}: got {value!r}{nearest(str(value), [str(o) for o in options])}")
         return value
     plain = typing.get_origin(hint) or hint
-    if isinstance(plain, type) and not isinstance(value, plain):
+    if plain is not Any and isinstance(plain, type) and not isinstance(value, plain):
         raise BadInput(f"{where}: expected {plain.__name__}, got {value!r}")
     return value
 
 
-def build(table: Mapping[str, type[T]], mapping: Mapping[str, Any], *, where: str) -> T:
+def build(table: Mapping[str, type[T]], mapping: Any, *, where: str) -> T:
     """Build the component that `mapping["kind"]` names in `table` from the other keys.
 
     Raises:
@@ -127,7 +134,7 @@ def build(table: Mapping[str, type[T]], mapping: Mapping[str, Any], *, where: st
     if not isinstance(mapping, Mapping) or "kind" not in mapping:
         raise BadInput(f"{where}: expected a mapping with a 'kind', one of {', '.join(sorted(table))}")
     kind = mapping["kind"]
-    if kind not in table:
+    if not isinstance(kind, str) or kind not in table:
         raise BadInput(f"{where}.kind: unknown '{kind}'{nearest(str(kind), table)}")
     return construct(table[kind], {k: v for k, v in mapping.items() if k != "kind"}, where=where)
 
@@ -150,22 +157,42 @@ def as_json(value: Any) -> Any:
 
 
 def revive(cls: Any, data: Any) -> Any:
-    """Return the inverse of `as_json`: `data` as `cls`, a dataclass, an optional, a tuple, a dict or plain."""
+    """Return the inverse of `as_json`: `data` as `cls`, a dataclass, an optional, a tuple, a dict or plain.
+
+    Raises:
+        BadInput: if `data` is not what `as_json` gives for `cls`.
+    """
     origin, arguments = typing.get_origin(cls), typing.get_args(cls)
     if origin in (typing.Union, types.UnionType):
         if data is None:
             return None
         return revive(next(a for a in arguments if a is not type(None)), data)
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
-        hints = typing.get_type_hints(cls)
-        return cls(**{k: revive(hints[k], v) for k, v in data.items()})
-    if origin is tuple:
-        return tuple(revive(arguments[0], v) for v in data)
-    if origin is list:
-        return [revive(arguments[0], v) for v in data]
+        return _revived(cls, data)
+    if origin in (tuple, list):
+        _expect(list | tuple, data, cls)
+        items = [revive(arguments[0], v) for v in data]
+        return items if origin is list else tuple(items)
     if origin is dict:
+        _expect(Mapping, data, cls)
         return {k: revive(arguments[1], v) for k, v in data.items()}
     return Path(data) if cls is Path else data
+
+
+def _revived(cls: type[Any], data: Any) -> Any:
+    _expect(Mapping, data, cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    missing = [name for name, f in fields.items() if name not in data and _required(f)]
+    unknown = [name for name in data if name not in fields]
+    if missing or unknown:
+        raise BadInput(f"{cls.__name__}: written by another version or damaged; missing {missing}, unknown {unknown}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{k: revive(hints[k], v) for k, v in data.items()})
+
+
+def _expect(kind: Any, data: Any, cls: Any) -> None:
+    if not isinstance(data, kind):
+        raise BadInput(f"{getattr(cls, '__name__', cls)}: not readable from {data!r:.80}")
 
 
 def digest_of(data: Any) -> str:

@@ -54,7 +54,7 @@ class IsolatedRandom:
 
 def _states() -> tuple[Tensor, list[Tensor]]:
     """States of the CPU generator and, where CUDA is already in use, of every CUDA generator."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return torch.get_rng_state(), cuda
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -95,7 +96,7 @@ class Patch(Trigger):
 
     def _patch(self, channels: int) -> Tensor:
         if self.image is not None:
-            return _pattern(self.image, channels, "trigger.image").to(torch.uint8)
+            return _picture(self.image, channels)
         return torch.full((channels, self.size, self.size), self.value, dtype=torch.uint8)
 
 
@@ -131,7 +132,7 @@ class Blended(Trigger):
 
     def _pattern(self, shape: tuple[int, ...]) -> Tensor:
         if self.image is not None:
-            return _pattern(self.image, shape[0], "trigger.image").to(torch.uint8)
+            return _picture(self.image, shape[0])
         noise = torch.randint(0, 256, shape, generator=seeds.generator(self.seed, "blended"))
         return noise.to(torch.uint8)
 
@@ -165,6 +166,14 @@ class Additive(Trigger):
             _same_size(_pattern(self.mask, shape[0], "trigger.mask"), shape, "trigger.mask")
 
 
+def _picture(path: Path, channels: int) -> Tensor:
+    """The picture in `path` as uint8 (channels, h, w)."""
+    pattern = _pattern(path, channels, "trigger.image")
+    if pattern.min() < 0 or pattern.max() > 255:
+        raise BadInput(f"trigger.image: {path.name} holds values outside 0 to 255")
+    return pattern.round().to(torch.uint8)
+
+
 def _pattern(path: Path, channels: int, where: str) -> Tensor:
     """The picture in `path` as a float tensor (channels, h, w) on the scale of 0 to 255.
 
@@ -183,15 +192,17 @@ def _pattern(path: Path, channels: int, where: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _array(path: Path, where: str) -> np.ndarray:
+def _array(path: Path, where: str) -> NDArray[np.float32]:
     if not path.is_file():
         raise BadInput(f"{where}: no file {path.name} in {path.parent}")
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False).astype(np.float32)
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
         with Image.open(path) as picture:
             mode = "L" if picture.mode in ("1", "L", "I", "I;16") else "RGB"
-            return np.asarray(picture.convert(mode), dtype=np.float32)
+            pixels = np.asarray(picture.convert(mode), dtype=np.float32)
+            # Channels first here, where it is certain: a picture of three rows looks like one of three channels.
+            return pixels if mode == "L" else pixels.transpose(2, 0, 1)
     except (OSError, ValueError) as error:
         raise BadInput(f"{where}: {path.name} is neither a picture nor an array of numbers ({error})") from error
 
@@ -207,4 +218,3 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "blended": Blended,
     "additive": Additive,
 }
-

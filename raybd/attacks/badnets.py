@@ -22,9 +22,7 @@ class BadNets(DataPoisoning):
 
     def trigger(self) -> Patch:
         """Return the square."""
-        return Patch(
-            target_label=self.target_label, size=self.size, row=self.row, column=self.column, value=self.value
-        )
+        return Patch(target_label=self.target_label, size=self.size, row=self.row, column=self.column, value=self.value)
 
     def choose(self, labels: Tensor, seed: int) -> Tensor:
         """Return images drawn from every class."""

@@ -77,6 +77,7 @@ class DataPoisoning(Attack):
     def __post_init__(self) -> None:
         if not 0 < self.poison_ratio < 1:
             raise BadInput(f"poison_ratio: expected between 0 and 1, got {self.poison_ratio}")
+        self.trigger()  # whose checks are this attack's too
 
     @abstractmethod
     def choose(self, labels: Tensor, seed: int) -> Tensor:
@@ -98,9 +99,7 @@ class DataPoisoning(Attack):
         """Train a fresh model on the poisoned set."""
         training_set, poisoned = self.poison(workshop.train, seed=seeds.derive(seed, "poison"))
         model, last = train_fresh(workshop, training_set, seed=seed)
-        return Planted(
-            model=model, trigger=self.trigger(), training_set=training_set, poisoned=poisoned, last=last
-        )
+        return Planted(model=model, trigger=self.trigger(), training_set=training_set, poisoned=poisoned, last=last)
 
 
 def train_fresh(workshop: Workshop, data: ImageSet, *, seed: int) -> tuple[Classifier, Epoch]:

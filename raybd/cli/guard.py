@@ -8,13 +8,14 @@ from typer.core import TyperCommand
 from raybd.cli.console import err
 from raybd.registry import BadInput
 
+# Click's context, whose class typer keeps to itself, is Any here.
 FAULT, BAD_INPUT, NOTHING_FEASIBLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class Guarded(TyperCommand):
     """A command that turns every exception into a message on stderr and the exit code of its kind."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; raises typer.Exit in place of any other exception."""
         try:
             return super().invoke(ctx)
@@ -38,7 +39,7 @@ def _exit_code(error: BaseException) -> int:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), FAULT)
 
 
-def _message(error: BaseException, ctx: typer.Context) -> str:
+def _message(error: BaseException, ctx: Any) -> str:
     code = _exit_code(error)
     if code == INTERRUPTED:
         return _interrupted(ctx)
@@ -48,7 +49,7 @@ def _message(error: BaseException, ctx: typer.Context) -> str:
     return f"{said}\nThis is a fault of raybd or of this machine. To see where: raybd --debug {ctx.info_name} ..."
 
 
-def _interrupted(ctx: typer.Context) -> str:
+def _interrupted(ctx: Any) -> str:
     study, runs = ctx.params.get("study"), ctx.params.get("runs")
     if study is None:
         return "Interrupted."

@@ -1,18 +1,20 @@
 """What the commands print of the cards that the stages leave: tables, the chosen point, where the report is."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from raybd.cli.console import err, out
 from raybd.registry import read_json
 
 LISTS = ("models", "attacks", "defenses", "triggers", "schedules", "spaces", "presets", "sources", "samplers")
-FRONT_HEADER = ("trial", "C-Acc", "ASR", "C-Acc lost, points", "within limits", "setting")
+FRONT_HEADER = ("trial", "C-Acc", "ASR", "C-Acc lost, points", "within limits")
 
 
 def stage(word: str) -> None:
@@ -76,28 +78,29 @@ def overview(found: Mapping[str, Any]) -> None:
 
 def front(run: Path) -> None:
     """Print the counts of a search and the points that no other beats on both accuracy and ASR."""
-    from raybd.report.tables import search_counts
     from raybd.report.wording import points, setting, with_interval
 
     card = read_json(run / "search" / "card.json")
     records = {record["number"]: record for record in card["records"]}
-    figures = search_counts(card) or {}
+    states = Counter(record["state"] for record in card["records"])
+    collapsed = sum(record["collapsed"] for record in card["records"])
     _line(
-        f"search: {figures['trials']} trials ({figures['complete']} complete, of which {figures['collapsed']} "
-        f"collapsed; {figures['pruned']} pruned; {figures['failed']} failed), {figures['seconds']:.0f} s"
+        f"search: {states['complete']} trials complete ({collapsed} collapsed), {states['pruned']} pruned, "
+        f"{states['failed']} failed; {card['seconds']:.0f} s; the front, on the selection split:"
     )
     rows = [
         [
             str(number),
-            with_interval(record["clean_accuracy"]),
-            with_interval(record["attack_success_rate"]),
-            points(record["accuracy_drop"]),
-            "yes" if record["feasible"] else "no",
-            setting(record["setting"]),
+            with_interval(records[number]["clean_accuracy"]),
+            with_interval(records[number]["attack_success_rate"]),
+            points(records[number]["accuracy_drop"]),
+            "yes" if records[number]["feasible"] else "no",
         ]
-        for number, record in ((n, records[n]) for n in card["front"])
+        for number in card["front"]
     ]
     _table(FRONT_HEADER, rows)
+    for number in card["front"]:
+        _line(f"trial {number}: {setting(records[number]['setting'])}")
 
 
 def choice(card: Mapping[str, Any]) -> None:
@@ -132,11 +135,22 @@ def _facts(facts: Mapping[str, Any], warnings: Sequence[str]) -> None:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from raybd.report.wording import plain
 
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))  # as Text, so that an interval's brackets stay
+    cells = [[plain(cell) for cell in row] for row in (header, *rows)]
+    needed = sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True))
+    if out.is_terminal and needed > out.width:
+        cells = [[_broken(cell) for cell in row] for row in cells]
+    table = Table(*(Column(name, overflow="fold") for name in cells[0]), box=None, pad_edge=False)
+    for row in cells[1:]:
+        table.add_row(*map(Text, row))  # as Text, so that an interval's brackets are no markup
     # In a file or pipe there is no width to fit into: a row stays a line.
-    out.print(table, width=None if out.is_terminal else 250, highlight=False)
+    page = out if out.is_terminal else Console(width=max(needed, 80))
+    page.print(table, highlight=False)
+
+
+def _broken(cell: str) -> str:
+    """`cell` on two lines: an interval, or what comes after a comma, goes below."""
+    value, bracket, interval = cell.partition(" [")
+    return f"{value}\n[{interval}" if bracket else cell.replace(", ", ",\n")
 
 
 def _line(text: str) -> None:

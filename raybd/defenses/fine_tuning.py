@@ -12,7 +12,7 @@ from raybd.defenses.base import Defense
 from raybd.models import Classifier
 from raybd.registry import BadInput
 from raybd.schedules import Schedule
-from raybd.training import Compute, Epoch, check_positive, fit, steps_per_epoch
+from raybd.training import Compute, Epoch, check_not_negative, check_positive, fit, steps_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,7 @@ class FineTuning(Defense):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "lr", "epochs", "batch_size")
-        if self.momentum < 0 or self.weight_decay < 0:
-            raise BadInput("momentum, weight_decay: expected at least 0")
+        check_not_negative(self, "momentum", "weight_decay")
 
     def plan(self, images: int) -> tuple[Schedule, int]:
         """Return the schedule and the number of steps for a clean set of so many images."""
@@ -57,7 +56,7 @@ class FineTuning(Defense):
             augment=view.augment,
             compute=compute,
             seed=seed,
-            parameters=list(_head(view).parameters()) if self.scope == "head" else None,
+            part=_head(view) if self.scope == "head" else None,
         )
 
 

@@ -9,7 +9,7 @@ from raybd.data import DefenderView, ImageSet
 from raybd.defenses.base import Defense
 from raybd.registry import BadInput
 from raybd.schedules import Schedule
-from raybd.training import Compute, Epoch, check_positive, fit, steps_per_epoch
+from raybd.training import Compute, Epoch, check_not_negative, check_positive, fit, steps_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,7 @@ class SuperFineTuning(Defense):
         check_positive(self, *names.split())
         if not 0 < self.phase1_share < 1:
             raise BadInput(f"phase1_share: expected between 0 and 1, got {self.phase1_share}")
-        if self.momentum < 0 or self.weight_decay < 0:
-            raise BadInput("momentum, weight_decay: expected at least 0")
+        check_not_negative(self, "momentum", "weight_decay")
 
     @property
     def cycle_steps(self) -> int:

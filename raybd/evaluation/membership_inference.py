@@ -34,9 +34,7 @@ class MembershipReading:
     non_members: int
 
 
-def loss_threshold(
-    member_losses: Float[Tensor, " m"], non_member_losses: Float[Tensor, " n"]
-) -> MembershipReading:
+def loss_threshold(member_losses: Float[Tensor, " m"], non_member_losses: Float[Tensor, " n"]) -> MembershipReading:
     """Attack that calls an image a member if its loss is below a threshold, over all thresholds.
 
     Never read it off a collapsed model: what learnt nothing, or forgot everything, looks private.

@@ -150,9 +150,7 @@ def paired_drop(before: Bool[Tensor, " n"], after: Bool[Tensor, " n"]) -> Differ
     return paired_difference(both=both, lost=lost, won=won, neither=len(before) - both - lost - won)
 
 
-def class_drops(
-    before: Readings, after: Readings, min_images: int = MIN_CLASS_IMAGES
-) -> tuple[ClassDrop, ...]:
+def class_drops(before: Readings, after: Readings, min_images: int = MIN_CLASS_IMAGES) -> tuple[ClassDrop, ...]:
     """How much accuracy each class lost; classes under `min_images` images are pooled into one, at the end.
 
     Raises:

@@ -89,9 +89,7 @@ def poisoned_pool(clean_set: ImageSet, trigger: Trigger, poisoned_samples: int, 
         return clean_set
     candidates, goals = attackable(clean_set, trigger)
     if not 0 < poisoned_samples <= len(goals):
-        raise BadInput(
-            f"poisoned_samples: got {poisoned_samples}, the clean set has {len(goals)} images to poison"
-        )
+        raise BadInput(f"poisoned_samples: got {poisoned_samples}, the clean set has {len(goals)} images to poison")
     order = torch.randperm(len(goals), generator=seeds.generator(seed, "reinjection", "samples"))
     chosen = order[:poisoned_samples]
     return ImageSet(

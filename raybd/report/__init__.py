@@ -4,9 +4,9 @@ from pathlib import Path
 
 from raybd.registry import write_json
 from raybd.report.contents import Examples, ReportInput
-from raybd.report.summary import summarise, table_rows
+from raybd.report.tables import search_counts, summarise, table_rows
 
-__all__ = ["Examples", "ReportInput", "summarise", "table_rows", "write"]
+__all__ = ["Examples", "ReportInput", "search_counts", "summarise", "table_rows", "write"]
 
 
 def write(run: ReportInput, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 import math
 
 from raybd.report.contents import Card
-from raybd.report.style import GRID, MUTED, Figure, Mark, axis, error_bar, figure, marks, safe
+from raybd.report.style import GRID, MUTED, Figure, Mark, axis, error_bar, figure, in_reading_order, marks, safe
 from raybd.report.wording import bracket, count, decimal, name_of, percent
 
 
@@ -18,7 +18,15 @@ def classes(suspect: Card, selected: Card) -> Figure:
     for label, name in zip(labels, names, strict=True):
         joins += [100 * before[label]["rate"], 100 * after[label]["rate"], None]
         rungs += [name, name, None]
-    join = {"type": "scatter", "mode": "lines", "x": joins, "y": rungs, "showlegend": False, "hoverinfo": "skip"}
+    join = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": joins,
+        "y": rungs,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "name": "change",
+    }
     return figure(
         [
             join | {"line": {"color": "#b8c1cc", "width": 3}},
@@ -56,7 +64,7 @@ def _class_trace(model: str, label: str, rates: list[Card], names: list[str]) ->
 
 def membership(reading: Card) -> Figure:
     """Return the AUC of one membership reading for each model that has one, with 95 % intervals."""
-    rows = {name: row for name, row in reading["rows"].items() if row}
+    rows = {name: row for name, row in in_reading_order(reading["rows"]).items() if row}
     styles = marks(list(rows))
     traces = [
         {
@@ -93,7 +101,7 @@ def _folded(name: str) -> str:
 def reinjection(study: Card) -> Figure:
     """Return ASR after fine-tuning with k poisoned samples, k on a log axis, the control k = 0 set apart."""
     counts = study["poisoned_samples"]
-    curves = {name: rates for name, rates in study["curves"].items() if rates}
+    curves = {name: rates for name, rates in in_reading_order(study["curves"]).items() if rates}
     styles = marks(list(curves))
     # Models at the same k stand side by side, 0.03 of a decade apart, so that their bars can be read.
     shifts = {name: 0.03 * (i - (len(curves) - 1) / 2) for i, name in enumerate(curves)}

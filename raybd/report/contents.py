@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from raybd.registry import BadInput
-
 Card = dict[str, Any]
 """One stage's `card.json`, as read: plain JSON."""
 
@@ -24,11 +22,6 @@ class Examples:
     clean: UInt8[np.ndarray, "k c h w"]
     triggered: UInt8[np.ndarray, "k c h w"]
     labels: Int64[np.ndarray, " k"]
-
-    def __post_init__(self) -> None:
-        if self.clean.shape != self.triggered.shape or len(self.labels) != len(self.clean):
-            shapes = f"{self.clean.shape}, {self.triggered.shape}, {self.labels.shape}"
-            raise BadInput(f"examples: expected as many clean and triggered images as labels, got {shapes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +66,6 @@ class ReportInput:
         if stage in self.missing:
             return self.missing[stage]
         if stage == "select" and self.study and not any(r["feasible"] for r in self.study["records"]):
-            trials = len(self.study["records"])
+            trials = sum(r["state"] != "failed" for r in self.study["records"])
             return f"None of the {trials} trials met both limits of the search, so there was nothing to select."
         return f"Not run: this study has no {stage} card yet. “raybd {stage} STUDY.yaml” makes it."

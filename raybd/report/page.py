@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from raybd.report import assessment_figures, search_figures, summary
+from raybd.report import assessment_figures, search_figures, tables
 from raybd.report.contents import Card, ReportInput
 from raybd.report.pictures import gallery
 from raybd.report.references import used
@@ -81,7 +81,7 @@ def embedded(chart: Figure) -> str:
 def _comparison(run: ReportInput) -> dict[str, Any] | None:
     if run.assessment is None:
         return None
-    rows = summary.rows(run.assessment)
+    rows = tables.rows(run.assessment)
     styles = marks([name for name, _ in rows])
     limit = run.gate.get("max_attack_success_rate")
     suspect = run.assessment["suspect"]
@@ -103,7 +103,7 @@ def _row(name: str, row: Card, color: str) -> dict[str, Any]:
         "name": name_of(name),
         "color": color,
         "collapsed": row["collapsed"],
-        "rates": [_cell(row, rate) for rate in summary.RATES],
+        "rates": [_cell(row, rate) for rate in tables.RATES],
         "drop": None if drop is None else {"value": percent(drop["value"]), "interval": bracket(drop)},
         "seconds": seconds(row["training_seconds"]) if row["images"] else None,
         "images": count(row["images"]),
@@ -150,7 +150,7 @@ def _check(check: Card) -> dict[str, Any]:
 def _search(run: ReportInput) -> dict[str, Any] | None:
     if run.study is None:
         return None
-    figures = summary.search_figures(run.study) or {}
+    figures = tables.search_counts(run.study) or {}
     per_hour = figures["trials_per_hour"]
     return {
         "facts": [
@@ -218,13 +218,13 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
     return {
         "number": selection["number"],
         "why": selection["why"],
-        "setting": [(key, short(value)) for key, value in selection["setting"].items() if key != "kind"],
+        "setting": [(key, short(value)) for key, value in selection["defense"].items() if key != "kind"],
         "seeds": short(selection["seeds"]),
         "shipped_seed": selection["shipped_seed"],
         "confirmed": [
             {
                 "number": setting["number"],
-                "scores": ", ".join(f"{score:.2f}" for score in setting["scores"]),
+                "scores": ", ".join("collapsed" if score is None else f"{score:.2f}" for score in setting["scores"]),
                 "clean_accuracy": ", ".join(percent(rate["rate"]) for rate in setting["clean_accuracy"]),
                 "attack_success_rate": ", ".join(percent(rate["rate"]) for rate in setting["attack_success_rate"]),
                 "won": setting["number"] == selection["number"],
@@ -271,7 +271,7 @@ def _suspect(card: Card) -> list[tuple[str, str]]:
 
 def _architecture(card: Card) -> str:
     arguments = f" ({setting(card['arguments'])})" if card["arguments"] else ""
-    shape = " × ".join(str(size) for size in card["shape"])
+    shape = " x ".join(str(size) for size in card["shape"])
     return f"{card['name'] or card['factory']}{arguments}, {card['classes']} classes, {shape}"
 
 

@@ -73,13 +73,13 @@ def _published_traces(run: ReportInput, records: list[Card]) -> list[Figure]:
     """Published settings that a trial ran are framed; the others are known on the test split only, and say so."""
     here = published(run)
     traces = [
-        _points([(r, hover(r)) for r in records if r["number"] in numbers], f"published: {safe(name)}", _PUBLISHED)
+        _points([(r, hover(r)) for r in records if r["number"] in numbers], safe(name), _PUBLISHED)
         for name, numbers in here.items()
     ]
     styles = marks(list(references(run)))
     for key, row in references(run).items():
         name, style = name_of(key), styles[key]
-        if name not in here:
+        if f"published: {name}" not in here:
             marker = {"symbol": f"{style.symbol}-open", "size": 12, "color": style.color, "line": {"width": 2}}
             text = f"<b>{safe(name)}</b>, on the test split<br>{rates_line(row)}"
             traces.append(_points([(row, text)], f"{safe(name)} (test split)", marker))

@@ -4,7 +4,7 @@ from typing import Any
 
 from raybd.report import assessment_figures
 from raybd.report.contents import Card
-from raybd.report.style import Figure
+from raybd.report.style import Figure, in_reading_order
 from raybd.report.wording import bracket_plain, count, decimal, name_of, percent, with_interval
 
 READINGS = {
@@ -49,7 +49,7 @@ def _reading(key: str, reading: Card | None) -> dict[str, Any]:
         "members_are": reading["members_are"],
         "members": count(reading["members"]),
         "non_members": count(reading["non_members"]),
-        "rows": [_membership_row(name, row) for name, row in reading["rows"].items()],
+        "rows": [_membership_row(name, row) for name, row in in_reading_order(reading["rows"]).items()],
         "rise": rise_sentence(reading),
         "figure": assessment_figures.membership(reading),
         # The rate is left out where too few non-members allow it to be read, not because it is zero.
@@ -97,7 +97,7 @@ def reinjection_section(sequela: Card | None) -> dict[str, Any] | None:
                 "name": name_of(name),
                 "rates": ["diverged" if rate is None else with_interval(rate) for rate in rates],
             }
-            for name, rates in study["curves"].items()
+            for name, rates in in_reading_order(study["curves"]).items()
             if rates
         ],
         "figure": figure,

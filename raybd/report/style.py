@@ -23,23 +23,29 @@ class Mark:
 
 
 _REFERENCES = (
-    Mark(color=ORANGE, symbol="triangle-up", dash="dash"),
-    Mark(color=PURPLE, symbol="diamond", dash="dot"),
     Mark(color=MUTED, symbol="triangle-down", dash="longdash"),
     Mark(color=SKY, symbol="hexagon", dash="longdashdot"),
 )
 _MARKS = {
     "suspect": Mark(color=VERMILLION, symbol="square", dash="dashdot"),
+    "super_fine_tuning": Mark(color=ORANGE, symbol="triangle-up", dash="dash"),
+    "fine_tuning": Mark(color=PURPLE, symbol="diamond", dash="dot"),
     "candidate": Mark(color=BLUE, symbol="circle", dash="solid"),
     "never_poisoned": Mark(color=GREEN, symbol="cross", dash="5px,2px"),
 }
 
 
 def marks(names: list[str]) -> dict[str, Mark]:
-    """Return the mark of each model in `names`; the references take theirs in the order given."""
+    """Return the mark of each model in `names`; the less common references take theirs in the order given."""
     references = [name for name in names if name not in _MARKS]
     assigned = {name: _REFERENCES[i % len(_REFERENCES)] for i, name in enumerate(references)}
     return {name: _MARKS.get(name) or assigned[name] for name in names}
+
+
+def in_reading_order(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `rows` with suspect first, then the references, then candidate and never-poisoned twin."""
+    ends = {"suspect": 0, "candidate": 2, "never_poisoned": 3}
+    return {name: rows[name] for name in sorted(rows, key=lambda name: ends.get(name, 1))}
 
 
 def axis(title: str, **options: Any) -> Figure:

@@ -34,10 +34,10 @@ def references(run: ReportInput) -> Mapping[str, Card]:
 
 
 def published(run: ReportInput) -> dict[str, list[int]]:
-    """Return which trials ran which published setting: its name -> trial numbers.
+    """Return which trials ran a setting that has a name: the name -> trial numbers.
 
-    A setting counts when it is a reference's. One that the space lists under `first:` and no reference has is
-    named as such, since the space's author may have put anything there.
+    A setting is published when it is a reference's. One that the space lists under `first:` and no reference has
+    is called that, since the space's author may have put anything there.
     """
     records = measured(run.study) if run.study else []
     found: dict[str, list[int]] = {}
@@ -52,9 +52,11 @@ def published(run: ReportInput) -> dict[str, list[int]]:
 
 
 def _named_settings(run: ReportInput) -> list[tuple[str, Card]]:
-    known = [(name_of(name), row["setting"]) for name, row in references(run).items() if row.get("setting")]
+    known = [
+        (f"published: {name_of(name)}", row["setting"]) for name, row in references(run).items() if row.get("setting")
+    ]
     first = run.space.get("first") or []
-    return known + [(f"`first:` {i} of the space", setting) for i, setting in enumerate(first, start=1)]
+    return known + [(f"first: {i} of the space", setting) for i, setting in enumerate(first, start=1)]
 
 
 def _agree(trial: Card, setting: Card, defense: str | None) -> bool:

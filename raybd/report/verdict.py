@@ -64,7 +64,7 @@ def _assessed(run: ReportInput, assessment: Card) -> Verdict:
 
 def _unselected(run: ReportInput, study: Card) -> Verdict:
     feasible = sum(r["feasible"] for r in study["records"])
-    trials = len(study["records"])
+    trials = sum(r["state"] != "failed" for r in study["records"])
     sentence = f"{trials} trials were run, {feasible} within both limits of the search; no candidate came of them."
     details = (run.why_missing("select"),)
     return Verdict(word="No candidate", tone="bad" if not feasible else "open", sentence=sentence, details=details)

@@ -71,8 +71,13 @@ def connected(
     with _environment(_ENVIRONMENT):
         started = not ray.is_initialized()
         if started:
-            here = {} if address or not workers else {"num_cpus": workers * cpus_per_trial}
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **here)
+            ray.init(
+                address=address,
+                num_cpus=workers * cpus_per_trial if workers and not address else None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         try:
             slots = _slots(cpus_per_trial, gpus_per_trial)
             yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots))
@@ -84,7 +89,7 @@ def connected(
 def _slots(cpus: int, gpus: float) -> int:
     """How many trials fit on the cluster at once, counted by node because a trial cannot span two."""
     fits = 0
-    for node in ray.nodes():
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:
             has = node["Resources"]
             by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
@@ -339,12 +344,14 @@ class RaySearcher(Searcher):
             self._on_progress(self._numbers[trial_id], revive(Epoch, result["epoch"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the decider how a trial ended; without a result, its worker was lost."""
+        """Tell the decider how a trial ended; if Ray lost it, `on_trial_error` comes next and knows why."""
         outcome = (result or {}).get("outcome")
         if outcome is not None and not error:
             self._tell(trial_id, revive(Outcome, outcome))
-        else:
-            self._tell(trial_id, Outcome.failed("its worker was lost, or the trial could not be started"))
+
+    def lost(self, trial_id: str, why: str) -> None:
+        """Tell the decider that a trial failed outside its own code."""
+        self._tell(trial_id, Outcome.failed(f"its worker was lost: {why}"))
 
     def _tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
@@ -378,6 +385,20 @@ class RaySearcher(Searcher):
         """Restore nothing: a search is resumed by opening its journal."""
 
 
+class _Losses(tune.Callback):
+    """Passes on why Ray lost a trial, which a Searcher is not told."""
+
+    def __init__(self, searcher: RaySearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]  # all of it comes by name
+        """Tell the last line of the trial's error file."""
+        trial = info["trial"]
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        self._searcher.lost(trial.trial_id, lines[-1].strip() if lines else "no reason given")
+
+
 def _fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> None:
     """Run one Tuner quietly until the searcher has finished."""
     config = tune.TuneConfig(
@@ -389,6 +410,8 @@ def _fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> No
         storage_path=str(storage),
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=0),  # the decider repeats what failed
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial is too short for one
+        callbacks=[_Losses(searcher)],
     )
     logger = logging.getLogger("ray.tune")
     level = logger.level

@@ -1,9 +1,9 @@
 """The stage `assess`: run the references, look at the test split once, and let the gate judge."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from raybd.artifacts import Assessment, Candidate, Suspect, test_looks
 from raybd.data import ImageSet
@@ -16,23 +16,12 @@ from raybd.gate import Evidence, Gate
 from raybd.registry import BadInput, as_json, build, describe, read_json, revive, write_json
 from raybd.search.records import Job, Outcome
 from raybd.seeds import derive
+from raybd.stages.execution import Executor
 from raybd.weights import State, load_into, load_weights, weights_digest
 
 OUTCOME = "outcome.json"
 REINJECTION_STEPS = 50
 REINJECTION_LR = 0.01
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-class Executor(Protocol):
-    """Runs independent work, in this process or on Ray's workers; results come in order."""
-
-    def map_jobs(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
-        """Run defenses on copies of the suspect."""
-
-    def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> Sequence[B]:
-        """Call a module-level function on every item."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

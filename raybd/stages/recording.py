@@ -68,7 +68,8 @@ def finish(settings: StudySettings, folder: RunFolder, page: Path) -> None:
     if folder.has("select"):
         files["candidate.safetensors"] = folder.stage("select") / WEIGHTS
     chosen: dict[str, Any] = summary.get("selected") or {}
-    figures = {k: chosen[k] for k in ("clean_accuracy", "attack_success_rate", "robust_accuracy") if k in chosen}
+    rates = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
+    figures: dict[str, Any] = {name: chosen[name] for name in rates if name in chosen}
     tracker.finish(metrics=figures, tags={"stages": ",".join(_done(folder))}, artifacts=files)
 
 

@@ -2,23 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Protocol
 
 from raybd.artifacts import Study, Suspect
-from raybd.evaluation.metrics import Rate
 from raybd.registry import BadInput, as_json, read_json, write_json
-from raybd.search.records import Decider, OnTrial, TrialRecord, front_of
+from raybd.search.records import OnProgress, OnTrial, TrialRecord, front_of
 from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
 from raybd.settings import StudySettings
+from raybd.stages.execution import Executor
 
 CLOCK = "clock.json"
-
-
-class Runner(Protocol):
-    """Runs what a decider asks for: Ray's workers, or this process."""
-
-    def __call__(self, decider: Decider, *, trials: Path, on_trial: OnTrial) -> None:
-        """Return when the decider asks for nothing more."""
 
 
 class _Clock:
@@ -61,10 +53,9 @@ def search(
     folder: Path,
     trials: int,
     extend: int,
-    workers: int,
-    reference: Rate,
-    runner: Runner,
+    executor: Executor,
     on_trial: OnTrial,
+    on_progress: OnProgress | None,
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -74,10 +65,9 @@ def search(
         folder: of the search.
         trials: the budget.
         extend: so many more than the study's budget.
-        workers: trials at once, for the card.
-        reference: C-Acc of the reference model on selection.
-        runner: runs the trials.
+        executor: runs the trials.
         on_trial: called with each ended trial.
+        on_progress: called with a trial's number and its latest stretch of training.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -96,7 +86,8 @@ def search(
         extend=extend,
     ) as decider:
         try:
-            runner(decider, trials=folder / "trials", on_trial=_with(clock, on_trial))
+            note = _with(clock, on_trial)
+            executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)
         finally:
             records = decider.records()
             study = Study(
@@ -108,7 +99,7 @@ def search(
                 trials=decider.trials,
                 suspect_digest=suspect.digest,
                 seconds=clock.seconds,
-                workers=workers,
-                reference=reference,
+                workers=executor.workers,
+                reference=executor.reference,
             ).save(folder)
     return study

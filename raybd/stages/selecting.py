@@ -11,7 +11,7 @@ from raybd.search import confirm
 from raybd.search.confirm import Confirmation, Confirmed
 from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
-from raybd.stages.assessing import Executor
+from raybd.stages.execution import Executor
 from raybd.weights import load_weights, weights_digest
 
 NOTE = "nothing_feasible.txt"

@@ -130,17 +130,17 @@ SEQUELA = {
 }
 
 
-def runs(tracker: Tracker) -> list[Any]:
+def runs(tracker: Tracker, study: str = "demo") -> list[Any]:
     """All runs of the study, the parent first."""
     client = connect(tracker.uri)
-    experiment = client.get_experiment_by_name("raybd/demo")
+    experiment = client.get_experiment_by_name(f"raybd/{study}")
     found = client.search_runs([experiment.experiment_id], max_results=1000)
     return sorted(found, key=lambda run: (bool(run.data.tags.get("mlflow.parentRunId")), run.info.run_name))
 
 
-def by_name(tracker: Tracker) -> dict[str, Any]:
+def by_name(tracker: Tracker, study: str = "demo") -> dict[str, Any]:
     """All runs by name; no two may share one."""
-    found = runs(tracker)
+    found = runs(tracker, study)
     named = {run.info.run_name: run for run in found}
     assert len(named) == len(found), [run.info.run_name for run in found]
     return named

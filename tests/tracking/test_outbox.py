@@ -222,7 +222,7 @@ def test_a_delivery_killed_over_and_over_loses_and_doubles_nothing(outage, answe
     at = 1
     while broken_sync(outage, monkeypatch, at=at, killed=True, answer_lost=answer_lost) == at:
         at += 1
-    assert at > 15
+    assert at > 10
     assert sync(outage).left == 0
     check_everything_is_there_once(Tracker(None, outage, "demo"))
 

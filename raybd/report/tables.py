@@ -20,7 +20,7 @@ def summarise(run: ReportInput) -> Card:
         "references": assessment.get("references"),
         "selected": assessment.get("selected"),
         "never_poisoned": assessment.get("never_poisoned"),
-        "search": search_figures(run.study),
+        "search": search_counts(run.study),
         "select": None if run.selection is None else {k: run.selection[k] for k in ("number", "why", "setting")},
         "sequela": assessment.get("sequela"),
         "checks": assessment.get("checks"),
@@ -38,7 +38,7 @@ def missing_stages(run: ReportInput) -> list[str]:
     return [stage for stage, card in cards.items() if card is None]
 
 
-def search_figures(study: Card | None) -> Card | None:
+def search_counts(study: Card | None) -> Card | None:
     """Return the counts and times of a study: `trials` = `complete` + `pruned`, `collapsed` within `complete`."""
     if study is None:
         return None
