@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raybd.architectures import ARCHITECTURES
 from raybd.factories import load_factory
-from raybd.registry import BadInput, nearest
+from raybd.registry import BadInput, as_number, nearest
 from raybd.seeds import IsolatedRandom
 
 
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
         self.head_name = head or _last_linear(body)
         for name in ("mean", "std"):
             # Not in the state dict: the weights that raybd writes fit the user's own network as it is.
-            values = torch.tensor(normalize[name]).float().view(1, -1, 1, 1) if normalize else None
+            values = torch.tensor([float(v) for v in normalize[name]]).view(1, -1, 1, 1) if normalize else None
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Tensor:
@@ -100,7 +100,9 @@ class Architecture:
             values = self.normalize.get(key)
             if not isinstance(values, list | tuple) or len(values) != channels:
                 raise BadInput(f"suspect.normalize.{key}: expected {channels} numbers, one per channel, got {values!r}")
-        if min(self.normalize["std"]) <= 0:
+            for value in values:
+                as_number(value, where=f"suspect.normalize.{key}")
+        if min(map(float, self.normalize["std"])) <= 0:
             raise BadInput(f"suspect.normalize.std: expected numbers above 0, got {self.normalize['std']!r}")
 
     def build(self, seed: int) -> Classifier:
@@ -119,11 +121,11 @@ class Architecture:
         self._check_output(model)
         return model
 
-    def _body(self) -> nn.Module:
+    def _body(self) -> Any:
         try:
             if self.factory is not None:
                 build = load_factory(self.factory, folder=self.folder, packages=self.packages)
-                return build(**self.arguments)  # type: ignore[no-any-return]
+                return build(**self.arguments)
             assert self.name is not None
             return ARCHITECTURES[self.name](classes=self.classes, channels=self.shape[0], **self.arguments)
         except BadInput:

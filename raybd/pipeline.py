@@ -236,5 +236,5 @@ def _done(settings: StudySettings, runs: Path, word: str) -> bool:
         records = Study.load(folder.stage(word)).records
         return sum(record["state"] != "failed" for record in records) >= settings.search.trials
     if word == "promote" and folder.has(word):
-        return bool(folder.card(word)["promoted"])
+        return folder.card(word)["promoted"] is True
     return folder.has(word)

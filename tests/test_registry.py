@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raybd.registry import (
@@ -129,12 +129,14 @@ outers = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(outers)
 def test_json_and_back_is_the_same_object(outer: Outer) -> None:
     assert revive(Outer, json.loads(json.dumps(as_json(outer)))) == outer
     assert revive(list[Outer | None], as_json([outer, None])) == [outer, None]
 
 
+@settings(max_examples=40)
 @given(outers)
 def test_what_describe_gives_build_takes(outer: Outer) -> None:
     plain = json.loads(json.dumps({k: v for k, v in describe(outer).items() if k != "named"}))

@@ -1,6 +1,7 @@
 """The Ray executor: Ray Tune runs what a decider asks for, in actors that stay; jobs and calls run there too."""
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -40,6 +41,8 @@ SEGMENT = 500
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
 JOB_RETRIES = 2
+OUTCOME, EPOCH = "outcome", "epoch"
+"""Keys of a report. Their values are JSON text: Tune would flatten a mapping."""
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning; a trial without a GPU never asks for one
@@ -291,9 +294,9 @@ class TrialActor(tune.Trainable):
             try:
                 epoch = next(self._trial)
             except StopIteration as end:
-                return {"done": True, "outcome": as_json(end.value)}
+                return {"done": True, "outcome": json.dumps(as_json(end.value))}  # Tune flattens nested results
             if time.monotonic() - start >= self._slice_seconds:
-                return {"done": False, "epoch": as_json(epoch)}
+                return {"done": False, "epoch": json.dumps(as_json(epoch))}
 
 
 class RaySearcher(Searcher):
@@ -341,13 +344,13 @@ class RaySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass progress on."""
         if self._on_progress is not None and "epoch" in result and trial_id in self._numbers:
-            self._on_progress(self._numbers[trial_id], revive(Epoch, result["epoch"]))
+            self._on_progress(self._numbers[trial_id], revive(Epoch, json.loads(result["epoch"])))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the decider how a trial ended; if Ray lost it, `on_trial_error` comes next and knows why."""
         outcome = (result or {}).get("outcome")
         if outcome is not None and not error:
-            self._tell(trial_id, revive(Outcome, outcome))
+            self._tell(trial_id, revive(Outcome, json.loads(outcome)))
 
     def lost(self, trial_id: str, why: str) -> None:
         """Tell the decider that a trial failed outside its own code."""

@@ -13,6 +13,7 @@ from raybd.settings import StudySettings
 from raybd.stages.run_folder import RunFolder, environment
 
 SHOWN = 6
+LATER = ("assess", "promote")
 
 
 def write(settings: StudySettings, suspect: Suspect, folder: RunFolder) -> Path:
@@ -33,7 +34,7 @@ def write(settings: StudySettings, suspect: Suspect, folder: RunFolder) -> Path:
             gate=as_json(settings.gate),
             examples=_examples(suspect),
             provenance=_provenance(settings, folder),
-            references=("ray", "tune"),
+            references=_executors(settings, folder),
             missing=_missing(folder),
         ),
         folder.path,
@@ -75,9 +76,14 @@ def _provenance(settings: StudySettings, folder: RunFolder) -> dict[str, Any]:
     }
 
 
+def _executors(settings: StudySettings, folder: RunFolder) -> tuple[str, ...]:
+    """What ran the trials, as ids of the bibliography; the other methods are read from the cards."""
+    return ("ray", "tune") if folder.has("search") and settings.resources.executor == "ray" else ()
+
+
 def _missing(folder: RunFolder) -> Mapping[str, str]:
     note = folder.stage("select") / "nothing_feasible.txt"
     if not note.is_file() or folder.has("select"):
         return {}
     why = note.read_text(encoding="utf-8")
-    return {"select": why, "assess": "Nothing was selected, so there was nothing to assess.", "promote": "Refused."}
+    return {"select": why} | {word: f"Nothing was selected, so there was nothing to {word}." for word in LATER}

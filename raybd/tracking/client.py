@@ -47,12 +47,19 @@ class Unreachable(BadInput):
 
 
 def connect(uri: str) -> Any:
-    """Return an `MlflowClient` for the runs and the registry at `uri`; importing mlflow takes two seconds."""
+    """Return an `MlflowClient` for the runs and the registry at `uri`; importing mlflow takes two seconds.
+
+    Raises:
+        BadInput: if a database's driver is not installed.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except ImportError as error:
+        raise BadInput(f"tracking.uri: {uri} needs a database driver that is not installed ({error})") from error
 
 
 def resolve_uri(uri: str | None, run_dir: Path) -> str:
@@ -116,15 +123,14 @@ def explain(error: Exception) -> str:
 
 
 @contextmanager
-def speaking(uri: str, doing: str) -> Iterator[None]:
-    """Turn what MLflow raises inside into `BadInput`, or `Unreachable` when it does not answer."""
+def speaking(uri: str, doing: str) -> Iterator[Any]:
+    """Give a client; what MLflow raises inside becomes `BadInput`, `Unreachable` when it does not answer."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except BadInput:
-        raise
-    except (MlflowException, OSError) as error:
+        yield connect(uri)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         if is_outage(error):
             raise Unreachable(
                 f"tracking.uri: MLflow at {uri} does not answer, so {doing}; "

@@ -61,15 +61,14 @@ class Delivery:
         if not self._parent_id:
             tag = f"{self._run_key}:study"
             found = self._search(f"tags.`{TAG}` = '{tag}'")
-            if found:
-                self._parent_id = found[0].info.run_id
-            else:
+            if not found:
                 tags = {TAG: tag, "raybd.kind": "study"}
-                run = self.client.create_run(self._experiment(), tags=tags, run_name=self._study)
-                self._parent_id = run.info.run_id
-            children = self._search(f"tags.`mlflow.parentRunId` = '{self._parent_id}'")
+                found = [self.client.create_run(self._experiment(), tags=tags, run_name=self._study)]
+            parent = str(found[0].info.run_id)
+            children = self._search(f"tags.`mlflow.parentRunId` = '{parent}'")
             ours = [run for run in children if TAG in run.data.tags]
             self._runs = {run.data.tags[TAG]: (run.info.run_id, run.info.status) for run in ours}
+            self._parent_id = parent
         return self._parent_id
 
     def model_uri(self, key: str) -> str | None:

@@ -74,7 +74,7 @@ class Outbox:
         return sum(_parse(line) is None for line in self._lines())
 
     def drop(self, keys: Collection[str]) -> None:
-        """Forget the records with these keys; the file goes when it is empty."""
+        """Forget the records with these keys, and those another process dropped; an empty file goes."""
         with self.locked():
             lines = self._lines()
             kept = [line for line in lines if (record := _parse(line)) is None or record.key not in keys]
@@ -84,7 +84,7 @@ class Outbox:
                 draft = self.path.with_suffix(".tmp")
                 draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
                 draft.replace(self.path)
-        self.keys -= set(keys)
+            self.keys = {record.key for line in kept if (record := _parse(line)) is not None}
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import BadInput
-from raybd.tracking.client import connect, is_missing, speaking
+from raybd.tracking.client import is_missing, speaking
 
 _SOURCE_TAG = "raybd.model_uri"
 _MODEL_URI = re.compile(r"models:/(?:(?P<id>m-\w+)|(?P<name>[^/:]+?)(?:@(?P<alias>[\w\-]+)|/(?P<version>\d+)))")
@@ -60,8 +60,7 @@ def promote(uri: str, *, name: str, alias: str, model_uri: str, tags: Mapping[st
         BadInput: for a bad name or alias, or if MLflow refuses.
     """
     check_names(name, alias)
-    client = connect(uri)
-    with speaking(uri, "the alias did not move"):
+    with speaking(uri, "the alias did not move") as client:
         version = _registered(client, uri, name, model_uri, tags)
         holder = _holder(client, name, alias)
         stands = holder is not None and holder.version == version.version
@@ -90,8 +89,7 @@ def rollback(uri: str, *, name: str, alias: str) -> Version:
         BadInput: if the alias does not exist, has no earlier holder on record, or that version is gone.
     """
     check_names(name, alias)
-    client = connect(uri)
-    with speaking(uri, "the alias did not move"):
+    with speaking(uri, "the alias did not move") as client:
         holder = _holder(client, name, alias)
         if holder is None:
             raise BadInput(f"tracking.alias: no version of '{name}' in {uri} holds '{alias}'; nothing to undo")
@@ -136,10 +134,9 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path) -> Path:
         raise BadInput(f"suspect.weights: got {model_uri!r}; expected models:/NAME@ALIAS or models:/NAME/VERSION")
     if tracking_uri is None:
         raise BadInput(f"suspect.weights: {model_uri} needs tracking.uri, the registry that holds it")
-    client = connect(tracking_uri)
-    import mlflow.artifacts
+    with speaking(tracking_uri, f"{model_uri} was not fetched") as client:
+        import mlflow.artifacts
 
-    with speaking(tracking_uri, f"{model_uri} was not fetched"):
         location = _location(client, parsed, model_uri, tracking_uri)
         held = mlflow.artifacts.list_artifacts(f"{location}/extra_files", tracking_uri=tracking_uri)
         if "weights.safetensors" not in {Path(file.path).name for file in held}:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raybd.registry import BadInput, as_json
+from raybd.registry import as_json
 from raybd.tracking import registry
 from raybd.tracking.client import Unreachable
 from raybd.tracking.outbox import Delivered
@@ -68,9 +68,8 @@ class Tracker:
         Raises:
             BadInput: if MLflow answers that the study cannot be written there.
         """
+        self._sender.check()
         self._send_parent("start", artifacts, status="RUNNING", params=as_params(params), tags=as_tags(tags))
-        if isinstance(self._sender.error, BadInput):
-            raise self._sender.error  # a mistake of the study's, known before the search begins
 
     def trial(self, record: Mapping[str, Any]) -> None:
         """Write one trial of the search, as `search/card.json` holds it."""
@@ -107,7 +106,8 @@ class Tracker:
         """Log a model of the front (`number` is its trial's) or another by name; return its `models:/m-...`.
 
         Args:
-            number: the trial's number, or a name such as `candidate`.
+            number: the trial's number; or a name, such as `candidate`, for a model that will be promoted:
+                MLflow is then tried now, however recently it failed.
             model: an `nn.Module` that takes float images in [0, 1]; a copy is traced on the CPU.
             weights: the same model's safetensors file; its content is the model's identity in MLflow.
             card: what is known of the model, stored beside it as `card.json`.
@@ -119,6 +119,8 @@ class Tracker:
         Raises:
             BadInput: if the model cannot be traced.
         """
+        if isinstance(number, str):
+            self._sender.try_now()
         record = self._model_record(number if isinstance(number, str) else f"trial-{number}", weights)
         address = self._sender.model_uri(record.key)
         if address is not None:

@@ -56,6 +56,22 @@ class Sender:
             self._run_key = str(held["run_key"])
         return self._run_key
 
+    def check(self) -> None:
+        """Find the folder's place in MLflow; that it does not answer is not an error here.
+
+        Raises:
+            BadInput: if it answers, or is known, to be no place for this study.
+        """
+        if self._resting():
+            return
+        try:
+            with self._outbox.locked():
+                self._connected().parent_id()
+        except BadInput:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            self._failed(error)
+
     def send(self, record: Record, at_once: int | None = AT_ONCE) -> Delivered:
         """Deliver `record`, or keep it; where others wait before it, up to `at_once` of them go first."""
         if not self._outbox.keys and not self._resting():

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,9 +45,7 @@ def test_a_logged_model_says_what_it_takes_and_needs(tracker, address):
     assert known.signature.outputs.inputs[0].shape == (-1, 5)
     assert known.saved_input_example_info is not None
     assert known.model_id == where.model_id
-    requirements = where.artifact_location.removeprefix("file://") + "/requirements.txt"
-    with open(requirements) as file:
-        lines = file.read().split()
+    lines = (Path(where.artifact_location.removeprefix("file://")) / "requirements.txt").read_text().split()
     assert f"torch=={torch.__version__.split('+')[0]}" in lines
     assert {line.split("==")[0] for line in lines} == {"mlflow", "torch", "numpy"}
 
@@ -84,9 +83,9 @@ def test_the_weights_come_back_out_of_the_registry_to_the_bit(tracker, address, 
         assert path.name == "weights.safetensors"
         held = safetensors.torch.load_file(path)
         assert all(torch.equal(held[name], value) for name, value in net.model.state_dict().items())
-    card = connect(tracker.uri).get_logged_model(address.removeprefix("models:/")).artifact_location
-    with open(card.removeprefix("file://") + "/extra_files/card.json") as file:
-        assert json.load(file) == {"a": 1}
+    where = connect(tracker.uri).get_logged_model(address.removeprefix("models:/")).artifact_location
+    card = Path(where.removeprefix("file://")) / "extra_files" / "card.json"
+    assert json.loads(card.read_text()) == {"a": 1}
 
 
 def test_a_registered_pickle_is_refused_and_never_opened(tracker, tmp_path):

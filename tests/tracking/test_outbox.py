@@ -1,5 +1,6 @@
 """When MLflow is down the study goes on, and what waited arrives exactly once, whatever breaks on the way."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -205,14 +206,12 @@ def broken_sync(folder, patch, *, at: int, killed: bool, answer_lost: bool) -> i
         made[-1].error = Killed() if killed else ConnectionError("line cut")
         return made[-1]
 
-    with patch.context() as patch:
-        patch.setattr(delivery, "connect", cut)
+    with patch.context() as during:
+        during.setattr(delivery, "connect", cut)
         if killed:
-            patch.setattr(Outbox, "drop", lambda self, keys: None)
-        try:
+            during.setattr(Outbox, "drop", lambda self, keys: None)
+        with contextlib.suppress(Killed):
             sync(folder)
-        except Killed:
-            pass
     return made[-1].calls
 
 

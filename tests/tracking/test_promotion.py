@@ -4,7 +4,7 @@ import pytest
 
 from raybd.registry import BadInput
 from raybd.tracking import Unreachable
-from raybd.tracking import registry as registry_module
+from raybd.tracking import client as client_module
 from raybd.tracking.client import connect
 from tests.tracking.conftest import by_name, trial
 
@@ -80,7 +80,7 @@ def test_rollback_to_a_deleted_version_is_refused(tracker, models):
     promote(tracker, models[0])
     promote(tracker, models[1])
     connect(tracker.uri).delete_model_version("demo", "1")
-    with pytest.raises(BadInput, match="version 1 of 'demo'.*no longer exists; nothing was changed"):
+    with pytest.raises(BadInput, match=r"version 1 of 'demo'.*no longer exists; nothing was changed"):
         tracker.rollback(name="demo", alias="candidate")
     assert holder(tracker) == "2"
 
@@ -89,7 +89,7 @@ def test_rollback_without_an_alias_is_refused(tracker, models):
     with pytest.raises(BadInput, match=r"^tracking\."):
         tracker.rollback(name="demo", alias="candidate")
     promote(tracker, models[0])
-    with pytest.raises(BadInput, match="no version of 'demo' .* holds 'champion'"):
+    with pytest.raises(BadInput, match=r"no version of 'demo' .* holds 'champion'"):
         tracker.rollback(name="demo", alias="champion")
 
 
@@ -120,7 +120,7 @@ def test_an_interruption_anywhere_leaves_the_old_holder_and_a_repeat_completes(t
             return call
 
     for at in range(20):
-        monkeypatch.setattr(registry_module, "connect", lambda uri, at=at: Fragile(at))
+        monkeypatch.setattr(client_module, "connect", lambda uri, at=at: Fragile(at))
         before, calls = holder(tracker), 0
         try:
             promote(tracker, models[1])
@@ -154,7 +154,7 @@ def test_a_model_that_mlflow_does_not_know_is_refused(tracker, models):
 
 
 def test_a_model_that_waits_in_the_outbox_is_not_promoted(tracker):
-    with pytest.raises(Unreachable, match="has not reached MLflow.*nothing was promoted"):
+    with pytest.raises(Unreachable, match=r"has not reached MLflow.*nothing was promoted"):
         promote(tracker, None)
 
 

@@ -1,24 +1,22 @@
 """A study in MLflow: one parent, one child per trial, nothing twice, nothing outside the run folder."""
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from raybd.registry import BadInput
 from raybd.tracking import Tracker
-from raybd.tracking.client import connect
+from raybd.tracking.client import connect, explain
 from tests.tracking.conftest import SEQUELA, by_name, row, runs, trial
 
 START = {"params": {"name": "demo", "search": {"trials": 32}}, "tags": {"raybd.trigger_knowledge": "planted"}}
 
 
 def start(tracker, **params):
-    tracker.start(
-        params={**START["params"], **params}, tags=START["tags"], artifacts={"study.yaml": "name: demo\n"}
-    )
+    tracker.start(params={**START["params"], **params}, tags=START["tags"], artifacts={"study.yaml": "name: demo\n"})
 
 
 def test_a_study_is_one_parent_run_with_a_child_per_trial(tracker, run_dir):
@@ -130,7 +128,7 @@ def test_nothing_is_written_outside_the_run_folder(tracker, net):
     address = tracker.model(0, **net.given)
     tracker.promote(name="demo", alias="candidate", model_uri=address, tags={})
     tracker.finish({}, {}, {})
-    assert os.listdir() == []  # neither ./mlruns nor ./mlflow.db nor ./mlartifacts
+    assert list(Path().iterdir()) == []  # neither ./mlruns nor ./mlflow.db nor ./mlartifacts
 
 
 def test_a_tracker_that_has_nothing_to_say_leaves_the_folder_alone(run_dir):
@@ -145,6 +143,7 @@ def test_a_deleted_experiment_is_an_error_at_the_start(tracker):
     client.delete_experiment(client.get_experiment_by_name("raybd/demo").experiment_id)
     with pytest.raises(BadInput, match="was deleted; restore it"):
         start(Tracker(None, tracker._run_dir, "demo"))
+    assert not (tracker._run_dir / "outbox.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +161,16 @@ def test_an_address_that_cannot_work_is_refused_with_its_key(run_dir, uri, messa
         Tracker(uri, run_dir, "demo")
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_whose_driver_is_missing_is_an_error_at_the_start(run_dir):
+    with pytest.raises(BadInput, match=r"^tracking\.uri: mssql\+pymssql.* needs a database driver"):
+        start(Tracker("mssql+pymssql://host/runs", run_dir, "demo"))
+
+
+def test_a_refused_host_name_says_what_to_do():
+    error = RuntimeError("API request failed with error code 403. Response body: 'Invalid Host header - DNS'")
+    assert "--allowed-hosts" in explain(error)
 
 
 def test_importing_the_room_imports_neither_mlflow_nor_torch():
