@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import Row, TestView
@@ -22,6 +22,9 @@ WEIGHTS = "weights.safetensors"
 TWIN = "never_poisoned.safetensors"
 SPLITS = "splits.json"
 LOOKS = "test_looks.json"
+_MODEL = ("weights_digest", "architecture", "splits", "trigger", "augment", "compute")
+_COMPARED = (*_MODEL, "never_poisoned_digest", "poisoned")
+A = TypeVar("A")
 
 
 class NothingFeasible(Exception):
@@ -97,9 +100,9 @@ class Suspect:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 over weights, data, trigger and how they are computed; looks at the test split are outside."""
+        """The SHA-256 over model, data, trigger and how they are computed; looks at the test split are outside."""
         card = self.card()
-        return digest_of({k: card[k] for k in ("weights_digest", "splits", "trigger", "augment", "compute")})
+        return digest_of({key: card[key] for key in _MODEL})
 
     def members(self) -> ImageSet | None:
         """Return training images of the suspect that it saw unpoisoned; None when unknown."""
@@ -163,7 +166,7 @@ class Suspect:
         Raises:
             BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
         """
-        card = read_json(folder / CARD)
+        card = _read(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
         twin = folder / TWIN
         suspect = cls(
             how=card["how"],
@@ -171,7 +174,7 @@ class Suspect:
             state=load_weights(folder / WEIGHTS),
             knowledge=card["trigger_knowledge"],
             twin=load_weights(twin) if twin.is_file() else None,
-            poisoned=tuple(read_json(folder / SPLITS)["poisoned"]),
+            poisoned=tuple(_read(folder / SPLITS, "poisoned")["poisoned"]),
             facts=card["facts"],
             folder=folder,
         )
@@ -179,8 +182,25 @@ class Suspect:
         return suspect
 
 
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    """The mapping in `path`, checked to hold `keys`."""
+    held = read_json(path)
+    missing = [key for key in keys if not isinstance(held, dict) or key not in held]
+    if missing:
+        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing)}")
+    return cast("dict[str, Any]", held)
+
+
+def _revived(cls: type[A], folder: Path) -> A:
+    try:
+        revived: A = revive(cls, read_json(folder / CARD))
+    except BadInput as error:
+        raise error if str(folder / CARD) in str(error) else BadInput(f"{folder / CARD}: {error}") from error
+    return revived
+
+
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    for key in ("weights_digest", "splits", "trigger", "augment", "compute", "architecture"):
+    for key in _COMPARED:
         if old[key] != as_json(new[key]):
             raise BadInput(
                 f"{folder / CARD}: {key} is {old[key]}, but study and files now give {new[key]}; "
@@ -237,14 +257,13 @@ class Candidate:
         Raises:
             BadInput: if there is none, or its weights are not those of the card.
         """
-        card = read_json(folder / CARD)
-        states = tuple(
-            load_weights(folder / "seeds" / str(index) / WEIGHTS) for index in range(len(card["seeds"]))
-        )
-        shipping = load_weights(folder / WEIGHTS)
-        if weights_digest(shipping) != card["weights_digest"]:
-            raise BadInput(f"{folder / WEIGHTS}: its digest is not the card's; the file was changed")
-        return cls(card=card, states=states, shown=card["seeds"].index(card["shipped_seed"]))
+        card = _read(folder / CARD, "seeds", "shipped_seed", "weights_digest")
+        files = [folder / "seeds" / str(index) / WEIGHTS for index in range(len(card["seeds"]))]
+        shown = card["seeds"].index(card["shipped_seed"])
+        for path in (folder / WEIGHTS, files[shown]):
+            if weights_digest(load_weights(path)) != card["weights_digest"]:
+                raise BadInput(f"{path}: its digest is not the card's; the file was changed")
+        return cls(card=card, states=tuple(load_weights(path) for path in files), shown=shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,10 +292,7 @@ class Assessment:
         Raises:
             BadInput: if there is none or it is corrupt.
         """
-        revived: Self = revive(cls, read_json(folder / CARD))
-        return revived
-
-
+        return _revived(cls, folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,5 +322,4 @@ class Study:
         Raises:
             BadInput: if there is none or it is corrupt.
         """
-        revived: Self = revive(cls, read_json(folder / CARD))
-        return revived
+        return _revived(cls, folder)

@@ -14,7 +14,8 @@ from raybd.training import Compute, Recipe
 CPU = Compute(device="cpu", precision="fp32", channels_last=True, threads=1)
 DIGITS = Architecture(name="small_resnet", classes=10, shape=(1, 8, 8))
 TINY = Architecture(name="small_resnet", arguments={"width": 4}, classes=3, shape=(1, 8, 8))
-RECIPE = Recipe(epochs=15, lr=0.05, batch_size=32)
+RECIPE = Recipe(epochs=8, lr=0.05, batch_size=32)
+BADNETS = BadNets(target_label=0)
 
 
 @functools.cache
@@ -31,10 +32,14 @@ def workshop(recipe: Recipe = RECIPE) -> Workshop:
     return Workshop(train=splits().train, fresh_model=DIGITS.build, recipe=recipe, augment=Augment(), compute=CPU)
 
 
-@functools.cache
-def victim(attack: Attack = BadNets(target_label=0)) -> Victim:
+def victim(attack: Attack = BADNETS, recipe: Recipe = RECIPE) -> Victim:
     """Trained once per process; a test that changes a model works on a copy."""
-    return Standalone().build(attack, workshop(), seed=0)
+    return _victim(attack, recipe)
+
+
+@functools.cache
+def _victim(attack: Attack, recipe: Recipe) -> Victim:
+    return Standalone().build(attack, workshop(recipe), seed=0)
 
 
 def stripes(n: int = 48, classes: int = 3, seed: int = 0) -> ImageSet:

@@ -76,7 +76,7 @@ def test_the_head_is_the_last_linear_layer_or_the_one_that_is_named(folder: Path
     assert own(folder, "two_heads").build(0).head_name == "3"
     named = own(folder, "two_heads", head="1").build(0)
     assert named.head.out_features == 9
-    with pytest.raises(BadInput, match="suspect.head: no linear layer '0'; known: 1, 3"):
+    with pytest.raises(BadInput, match=r"suspect.head: no linear layer '0'; known: 1, 3"):
         own(folder, "two_heads", head="0").build(0)
 
 
@@ -91,7 +91,7 @@ def test_features_are_what_the_head_sees(folder: Path) -> None:
 def test_a_network_without_linear_layer_works_until_its_head_is_asked_for() -> None:
     model = Classifier(nn.Sequential(nn.Conv2d(3, 4, 6), nn.Flatten()))
     assert model(torch.rand(2, *SHAPE)).shape == (2, 4)
-    with pytest.raises(BadInput, match="suspect.head"):
+    with pytest.raises(BadInput, match=r"suspect.head"):
         _ = model.head
 
 
@@ -130,7 +130,7 @@ def test_a_network_that_cannot_serve_is_refused_when_built(
 
 def test_os_system_is_no_factory_and_is_not_run(folder: Path) -> None:
     mark = folder / "owned"
-    with pytest.raises(BadInput, match="'os' is neither a file os.py in the study's folder"):
+    with pytest.raises(BadInput, match=r"'os' is neither a file os.py in the study's folder"):
         own(folder, "", factory="os:system", arguments={"command": f"touch {mark}"}).build(0)
     assert not mark.exists()
 
@@ -144,7 +144,10 @@ def test_os_system_is_no_factory_and_is_not_run(folder: Path) -> None:
         ({"name": "resnet18", "normalize": {"mean": [0.5], "std": [1, 1, 1]}}, "normalize.mean: expected 3 numbers"),
         ({"name": "resnet18", "normalize": {"mean": [0, 0, 0]}}, "normalize.std: expected 3 numbers"),
         ({"name": "resnet18", "normalize": {"mean": [0, 0, 0], "std": [1, 0, 1]}}, "std: expected numbers above 0"),
-        ({"name": "resnet18", "normalize": {"mean": [0, 0, "x"], "std": [1, 1, 1]}}, "normalize.mean: expected a number"),
+        (
+            {"name": "resnet18", "normalize": {"mean": [0, 0, "x"], "std": [1, 1, 1]}},
+            "normalize.mean: expected a number",
+        ),
         ({"name": "resnet18", "normalize": {"mean": [0, 0, 0], "std": [1, math.nan, 1]}}, "normalize.std"),
     ],
 )
@@ -154,7 +157,7 @@ def test_an_architecture_that_makes_no_sense_is_refused(changes: dict[str, objec
 
 
 def test_arguments_a_named_network_does_not_know_are_refused() -> None:
-    with pytest.raises(BadInput, match="small_resnet failed on {'widht': 3}"):
+    with pytest.raises(BadInput, match=r"small_resnet failed on {'widht': 3}"):
         Architecture(name="small_resnet", classes=4, shape=SHAPE, arguments={"widht": 3}).build(0)
 
 

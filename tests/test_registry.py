@@ -60,7 +60,7 @@ def test_yaml_text_such_as_1e_4_is_a_number() -> None:
 
 @pytest.mark.parametrize("value", [True, None, "fast", "nan", "inf", math.nan, [1], 10**400])
 def test_what_is_no_finite_number_is_refused_by_name(value: object) -> None:
-    with pytest.raises(BadInput, match="search.lr: expected a number, got"):
+    with pytest.raises(BadInput, match=r"search.lr: expected a number, got"):
         as_number(value, where="search.lr")
 
 

@@ -1,4 +1,4 @@
-"""What fit promises: the rate before the step, full batches, early stops, repeatability; and that predict only reads."""
+"""What fit promises: rate before the step, full batches, early stops, repeatability; and predict only reads."""
 
 import json
 import math
@@ -311,9 +311,9 @@ def test_compute_says_what_it_is_and_refuses_what_is_not_there(monkeypatch: pyte
     assert Compute.detect(threads=2, precision="fp32") == Compute(precision="fp32", threads=2)
     assert Compute.detect(precision="bf16").precision == "bf16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadInput, match="resources.gpus_per_trial"):
+    with pytest.raises(BadInput, match=r"resources.gpus_per_trial"):
         Compute.detect(gpu=True)
-    with pytest.raises(BadInput, match="resources.precision: expected auto, fp32 or bf16, got 'fp16'"):
+    with pytest.raises(BadInput, match=r"resources.precision: expected auto, fp32 or bf16, got 'fp16'"):
         Compute.detect(precision="fp16")
     assert revive(Compute, as_json(CPU)) == CPU
 

@@ -106,7 +106,9 @@ class TestContract:
         (5, 7, slice(5, 8), slice(7, 10)),
     ],
 )
-def test_a_patch_sits_where_it_says_and_touches_nothing_else(row: int, column: int, rows: slice, columns: slice) -> None:
+def test_a_patch_sits_where_it_says_and_touches_nothing_else(
+    row: int, column: int, rows: slice, columns: slice
+) -> None:
     trigger = Patch(target_label=0, size=3, row=row, column=column, value=77)
     trigger.check(SHAPE, 2)
     clean = images()
@@ -163,7 +165,7 @@ def test_a_grey_picture_goes_into_every_channel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [-1.0, 256.0, math.nan])
 def test_an_array_that_is_no_picture_is_not_wrapped_round(tmp_path: Path, value: float) -> None:
-    with pytest.raises(BadInput, match="trigger.image: p.npy holds values"):
+    with pytest.raises(BadInput, match=r"trigger.image: p.npy holds values"):
         Patch(target_label=0, image=saved(tmp_path / "p.npy", np.full((2, 2), value))).check(SHAPE, 2)
 
 

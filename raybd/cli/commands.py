@@ -67,12 +67,12 @@ def run(study: Study, runs: Runs = HERE) -> None:
     from raybd import pipeline
     from raybd.artifacts import GateRefused, NothingFeasible
 
-    with show.searching(settings) as on_trial:
-        try:
-            pipeline.run(settings, runs=runs, on_trial=on_trial, on_stage=show.stage)
-        except (NothingFeasible, GateRefused):
-            show.outcome(runs / settings.name)  # it has a report, which says why
-            raise
+    try:
+        with show.running(settings.search.trials) as callbacks:
+            pipeline.run(settings, runs=runs, **callbacks)
+    except (NothingFeasible, GateRefused):
+        show.outcome(runs / settings.name)  # it has a report, which says why
+        raise
     show.outcome(runs / settings.name)
 
 
@@ -101,12 +101,12 @@ def search(study: Study, resume: Resume = False, trials: Trials = None, runs: Ru
     settings = _settings(study)
     from raybd import pipeline
 
-    with show.searching(settings) as on_trial:
-        pipeline.search(settings, runs=runs, resume=resume, on_trial=on_trial, **budget)
+    with show.searching(None if "extend" in budget else budget.get("trials", settings.search.trials)) as callbacks:
+        pipeline.search(settings, runs=runs, resume=resume, **budget, **callbacks)
     show.front(runs / settings.name)
 
 
-def _budget(trials: str | None) -> dict[str, int]:
+def _budget(trials: str | None) -> dict[str, Any]:
     """`50` as the whole budget, `+50` as so many more."""
     if trials is None:
         return {}

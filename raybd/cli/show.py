@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,44 @@ LISTS = ("models", "attacks", "defenses", "triggers", "schedules", "spaces", "pr
 FRONT_HEADER = ("trial", "C-Acc", "ASR", "C-Acc lost, points", "within limits")
 
 
-def stage(word: str) -> None:
-    """Say on stderr that a stage of `raybd run` begins."""
-    err.print(f"[bold]{word}[/bold]", highlight=False)
+@contextmanager
+def searching(trials: int | None) -> Iterator[dict[str, Any]]:
+    """Show a search while it goes on, on stderr; gives the callbacks that `pipeline.search` takes."""
+    from raybd.progress import watch
+
+    with watch(err) as view:
+        if trials is not None:
+            view.on_start(trials, ())
+        yield {"on_trial": view.on_trial, "on_progress": view.on_progress}
+
+
+@contextmanager
+def running(trials: int) -> Iterator[dict[str, Any]]:
+    """Name each stage of `raybd run` on stderr, and show its search; gives the callbacks that `pipeline.run` takes."""
+    from raybd.progress import watch
+
+    view = watch(err)
+    view.on_start(trials, ())
+    with ExitStack() as shown:
+
+        def on_stage(word: str) -> None:
+            shown.close()  # what shows the search ends with it
+            err.print(Text(word, style="bold"))
+            if word == "search":
+                shown.enter_context(view)
+
+        yield {"on_stage": on_stage, "on_trial": view.on_trial, "on_progress": view.on_progress}
 
 
 def outcome(run: Path) -> None:
-    """Print the before/after table, what became of the candidate, and the report's path."""
+    """Print what was chosen and why, the before/after table, what became of it, and the report's path."""
+    if (run / "select" / "card.json").is_file():
+        choice(read_json(run / "select" / "card.json"))
     if (run / "assess" / "card.json").is_file():
         assessment(run)
     if (run / "promote" / "card.json").is_file():
         promotion(read_json(run / "promote" / "card.json"))
-    out.print("report:", str((run / "report.html").absolute()), markup=False, highlight=False, soft_wrap=True)
+    _line(f"report: {(run / 'report.html').absolute()}")
 
 
 def assessment(run: Path) -> None:
@@ -157,8 +183,3 @@ def _line(text: str) -> None:
     from raybd.report.wording import plain
 
     out.print(plain(text), markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def searching(settings: Any) -> Iterator[Any]:
-    yield None

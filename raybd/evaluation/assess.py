@@ -155,11 +155,14 @@ def membership(
         )
     own_cost = None
     if same_images is not None:
-        chosen = {"suspect": subjects["suspect"], "fine_tuning": same_images, "candidate": subjects["candidate"]}
+        # Examined here: a reference of that name may have been trained on other images.
+        tuned = Subject(states=(same_images.states[same_images.shown],))
+        seen = _examined(view, tuned, examined["suspect"].readings, "fine_tuning")
+        chosen = {"suspect": subjects["suspect"], "fine_tuning": tuned, "candidate": subjects["candidate"]}
         own_cost = compare_membership(
             _losses(view, chosen, trained_on),
-            outside | _losses(view, {"fine_tuning": same_images}, view.test),
-            collapsed=collapsed,
+            outside | {"fine_tuning": seen.readings.losses},
+            collapsed=[n for n in collapsed if n != "fine_tuning"] + ["fine_tuning"] * seen.row.collapsed,
             against="fine_tuning",
             members_are="clean images the candidate was trained on",
         )

@@ -77,15 +77,10 @@ def compare_membership(
     """
     if "candidate" not in members or against not in members:
         raise BadInput(f"membership: losses of 'candidate' and '{against}' are needed, got {sorted(members)}")
-    rows = {
-        name: None if name in collapsed else loss_threshold(members[name], non_members[name])
-        for name in members
-    }
+    rows = {name: None if name in collapsed else loss_threshold(members[name], non_members[name]) for name in members}
     rise = None
     if rows["candidate"] is not None and rows[against] is not None:
-        rise = auc_rise(
-            members[against], non_members[against], members["candidate"], non_members["candidate"]
-        )
+        rise = auc_rise(members[against], non_members[against], members["candidate"], non_members["candidate"])
     return MembershipComparison(
         members_are=members_are,
         members=len(members["candidate"]),

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in every process
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study keeps the records
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",  # Ctrl-C ends the trials in order; a second one at once
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # else a hung actor holds its GPU for ten minutes
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -165,7 +168,8 @@ class Workers:
                 searcher = RaySearcher(
                     decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment
                 )
-                _fit(trainable, searcher, storage, self.slots)
+                if _fit(trainable, searcher, storage, self.slots):
+                    raise KeyboardInterrupt
                 searcher.settle()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
@@ -319,12 +323,10 @@ class RaySearcher(Searcher):
         self._left = segment
         self._numbers: dict[str, int] = {}
         self._fault: Exception | None = None
-        self._ended = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's configuration, None to be asked again, or FINISHED."""
         if self._fault is not None or self._left < 1 or self._decider.finished:
-            self._ended = True
             return str(Searcher.FINISHED)
         try:
             proposal = self._decider.ask(ticket=trial_id)
@@ -366,13 +368,7 @@ class RaySearcher(Searcher):
             self._on_trial(record)
 
     def settle(self) -> None:
-        """End what Tune left open and raise what went wrong.
-
-        Raises:
-            KeyboardInterrupt: if Tune was stopped by Ctrl-C.
-        """
-        if not self._ended:
-            raise KeyboardInterrupt
+        """End what Tune left open and raise what went wrong in the decider."""
         for trial_id in list(self._numbers):
             self._tell(trial_id, Outcome.failed("Ray ended the trial without a result"))
         if self._fault is not None:
@@ -402,8 +398,8 @@ class _Losses(tune.Callback):
         self._searcher.lost(trial.trial_id, lines[-1].strip() if lines else "no reason given")
 
 
-def _fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> None:
-    """Run one Tuner quietly until the searcher has finished."""
+def _fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> bool:
+    """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
     config = tune.TuneConfig(
         search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True,
         trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id,
@@ -419,10 +415,17 @@ def _fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> No
     logger = logging.getLogger("ray.tune")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
     try:
         tune.Tuner(trainable, tune_config=config, run_config=run_config).fit()
+        # Tune takes Ctrl-C over, gives it back only when it comes, and then returns as if nothing had happened.
+        return in_main_thread and signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
     finally:
         logger.setLevel(level)
+        if in_main_thread:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,17 +27,13 @@ Real = Annotated[float, BeforeValidator(_number)]
 def plain_name(name: str) -> str:
     """Return `name` if it can name a folder and a registered model."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise BadInput(
-            f"expected letters, digits, '.', '_' and '-', the first a letter or digit, got {name!r}"
-        )
+        raise BadInput(f"expected letters, digits, '.', '_' and '-', the first a letter or digit, got {name!r}")
     return name
 
 
 def _free_alias(alias: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", alias) or re.fullmatch(r"latest|[vV]\d+", alias):
-        raise BadInput(
-            f"expected letters, digits, '_', '-', not 'latest' or 'v1' (taken by MLflow), got {alias!r}"
-        )
+        raise BadInput(f"expected letters, digits, '_', '-', not 'latest' or 'v1' (taken by MLflow), got {alias!r}")
     return alias
 
 

@@ -40,16 +40,10 @@ class StudySettings(Section):
     scenario: Annotated[str, AfterValidator(components.known_scenario)] = "standalone"
     suspect: SuspectSettings | None = None
     model: ModelSettings | None = None
-    attack: Annotated[
-        Attack | None, PlainValidator(components.attack), PlainSerializer(components.described)
-    ] = None
-    training: Annotated[Recipe | None, PlainValidator(components.plain(Recipe)), PlainSerializer(as_json)] = (
-        None
-    )
+    attack: Annotated[Attack | None, PlainValidator(components.attack), PlainSerializer(components.described)] = None
+    training: Annotated[Recipe | None, PlainValidator(components.plain(Recipe)), PlainSerializer(as_json)] = None
     data: DataSettings
-    augment: Annotated[Augment, PlainValidator(components.plain(Augment)), PlainSerializer(as_json)] = (
-        Augment()
-    )
+    augment: Annotated[Augment, PlainValidator(components.plain(Augment)), PlainSerializer(as_json)] = Augment()
     trigger: Annotated[
         Trigger | Literal["unknown"] | None,
         PlainValidator(components.trigger),

@@ -59,7 +59,7 @@ def figures(value: Any, name: str = "") -> Iterator[Figure]:
         for key, inner in value.items():
             yield from figures(inner, name if key == main else _joined(name, str(key), "_" if main else "."))
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        yield Figure(name=re.sub(r"[^\w\-./ ]", "_", name), value=float(value))
+        yield Figure(name=_plain(name), value=float(value))
 
 
 def _joined(name: str, key: str, by: str) -> str:
@@ -70,7 +70,7 @@ def as_params(values: Mapping[str, Any], name: str = "") -> dict[str, str]:
     """Return nested plain data as MLflow parameters, one per leaf."""
     flat: dict[str, str] = {}
     for key, value in values.items():
-        path = re.sub(r"[^\w\-./ ]", "_", _joined(name, str(key), "."))
+        path = _plain(_joined(name, str(key), "."))
         if isinstance(value, Mapping) and value:
             flat |= as_params(value, path)
         else:
@@ -80,7 +80,12 @@ def as_params(values: Mapping[str, Any], name: str = "") -> dict[str, str]:
 
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
     """Return values as MLflow tags; truth values read `true` and `false`, None and "" are left out."""
-    return {key: _short(value, _TAG_LIMIT) for key, value in values.items() if value not in (None, "")}
+    kept = {key: value for key, value in values.items() if value not in (None, "")}
+    return {_plain(key): _short(value, _TAG_LIMIT) for key, value in kept.items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w\-./ ]", "_", name)  # the characters MLflow takes on every system
 
 
 def _short(value: Any, limit: int) -> str:

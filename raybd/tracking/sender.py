@@ -89,14 +89,15 @@ class Sender:
         try:
             for record in self._outbox.records()[:limit]:
                 sent = self._attempt(record)
-                if sent is None and self._passing():
-                    sent = self._attempt(record)
-                if sent is not None:
+                if sent is None and self._outage():
+                    if not self._connected().answers():
+                        failed = self.error
+                        break
+                    sent = self._attempt(record)  # a hiccup; later records build on this one
+                if sent is None:
+                    failed = self.error  # a later record that can be sent must not hide it
+                else:
                     done[record.key] = sent
-                    continue
-                failed = self.error  # a later record that can be sent must not hide it
-                if not self._connected().answers():
-                    break
         finally:
             self._outbox.drop(done)
             self.error = failed
@@ -143,9 +144,8 @@ class Sender:
         with contextlib.suppress(OSError):
             folder.parent.rmdir()  # the last one out
 
-    def _passing(self) -> bool:
-        """Tell whether the last failure was a hiccup: later records build on this one, so it is tried again."""
-        return self.error is not None and is_outage(self.error) and self._connected().answers()
+    def _outage(self) -> bool:
+        return self.error is not None and is_outage(self.error)
 
     def _resting(self) -> bool:
         return time.monotonic() < self._try_again

@@ -28,5 +28,5 @@ def test_it_draws_from_every_class_the_target_included() -> None:
 
 
 def test_a_weight_that_makes_no_sense_is_refused_when_the_study_is_read() -> None:
-    with pytest.raises(BadInput, match="alpha: expected above 0, at most 1, got 1.5"):
+    with pytest.raises(BadInput, match=r"alpha: expected above 0, at most 1, got 1.5"):
         Blended(target_label=0, alpha=1.5)

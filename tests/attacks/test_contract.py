@@ -50,7 +50,7 @@ class TestContract:
         assert torch.equal(torch.get_rng_state(), stream)
 
     def test_a_trigger_that_does_not_fit_is_refused_before_any_training(self, kind: str) -> None:
-        with pytest.raises(BadInput, match="trigger.target_label: expected 0 to 9, got 10"):
+        with pytest.raises(BadInput, match=r"trigger.target_label: expected 0 to 9, got 10"):
             made(kind, target_label=10).plant(workshop(), seed=0)
 
     def test_it_goes_to_yaml_and_back(self, kind: str) -> None:
@@ -106,5 +106,5 @@ class TestPoisoning:
             made(kind, poison_ratio=ratio)
 
     def test_a_ratio_that_poisons_nothing_is_refused(self, kind: str) -> None:
-        with pytest.raises(BadInput, match="poison_ratio: 0.001 of 48 images is no image"):
+        with pytest.raises(BadInput, match=r"poison_ratio: 0.001 of 48 images is no image"):
             poisoned(kind, stripes(), poison_ratio=0.001)

@@ -14,18 +14,19 @@ import torch
 from torch import nn
 
 from raybd import seeds
-from raybd.attacks import BadNets, Workshop
+from raybd.attacks import Workshop
 from raybd.data import Augment
 from raybd.defenses import SuperFineTuning
 from raybd.evaluation.metrics import answers
 from raybd.models import Classifier
 from raybd.registry import write_json
-from raybd.training import fit, predict
-from tests.digits import CPU, RECIPE, splits, victim
+from raybd.training import Recipe, fit, predict
+from tests.digits import BADNETS, CPU, splits, victim
 
 TABLE = Path(__file__).parents[1] / "data" / "collapse_trials.json"
 TRIALS = {"small_resnet": 48, "plain": 24}
 BATCH_SIZE = 32
+RECIPE = Recipe(epochs=15, lr=0.05, batch_size=32)
 
 
 def plain(seed: int) -> Classifier:
@@ -39,8 +40,8 @@ def plain(seed: int) -> Classifier:
 
 def suspects() -> dict[str, Classifier]:
     own = Workshop(train=splits().train, fresh_model=plain, recipe=RECIPE, augment=Augment(), compute=CPU)
-    planted = BadNets(target_label=0).plant(own, seed=0)
-    return {"small_resnet": victim().planted.model, "plain": planted.model}
+    planted = BADNETS.plant(own, seed=0)
+    return {"small_resnet": victim(BADNETS, RECIPE).planted.model, "plain": planted.model}
 
 
 def setting(draw: random.Random) -> dict[str, Any]:

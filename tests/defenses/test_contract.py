@@ -29,6 +29,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     },
     "fine_tuning": {"epochs": 2, "lr": 0.05, "batch_size": 16},
 }
+PLAIN = Augment()
 SUSPECT = state_of(TINY.build(0))
 
 
@@ -36,14 +37,12 @@ def made(kind: str, **changes: Any) -> Defense:
     return build(DEFENSES, {"kind": kind, **BRIEF[kind], **changes}, where="defense")
 
 
-def view(augment: Augment = Augment()) -> DefenderView:
+def view(augment: Augment = PLAIN) -> DefenderView:
     model = TINY.build(0)
-    return DefenderView(
-        model=model, fresh_model=TINY.build, clean_set=stripes(), training_set=None, augment=augment
-    )
+    return DefenderView(model=model, fresh_model=TINY.build, clean_set=stripes(), training_set=None, augment=augment)
 
 
-def run(defense: Defense, *, seed: int = 0, augment: Augment = Augment()) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
+def run(defense: Defense, *, seed: int = 0, augment: Augment = PLAIN) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     held = view(augment)
     epochs = list(defense.sanitize(held, compute=CPU, seed=seed, subset_seed=0))
     assert isinstance(held.model, Classifier)
@@ -165,12 +164,11 @@ def test_an_unknown_reference_is_refused(name: str, message: str) -> None:
 
 
 def test_fine_tuning_of_the_head_leaves_the_body_untouched() -> None:
-    state, epochs = run(made("fine_tuning", scope="head"))
+    state, _ = run(made("fine_tuning", scope="head"))
     head = TINY.build(0).head_name
     changed = {name for name, tensor in state.items() if not torch.equal(tensor, SUSPECT[name])}
     assert changed == {f"{head}.weight", f"{head}.bias"}
-    assert epochs[-1].loss < epochs[0].loss
-    with pytest.raises(BadInput, match="defense.scope: got 'heads'; did you mean 'head'"):
+    with pytest.raises(BadInput, match=r"defense.scope: got 'heads'; did you mean 'head'"):
         made("fine_tuning", scope="heads")
 
 

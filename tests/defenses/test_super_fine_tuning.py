@@ -13,7 +13,13 @@ from raybd.registry import BadInput, describe
 from raybd.training import Epoch
 from tests.digits import CPU, DIGITS, splits, victim
 
-SHARED = {"kind": "super_fine_tuning", "clean_fraction": 1.0, "batch_size": 128, "ramp_up_steps": 10, "ramp_down_steps": 10}
+SHARED = {
+    "kind": "super_fine_tuning",
+    "clean_fraction": 1.0,
+    "batch_size": 128,
+    "ramp_up_steps": 10,
+    "ramp_down_steps": 10,
+}
 TOOLBOX = {"epochs": 100, "phase1_share": 0.4, "momentum": 0.0, "weight_decay": 0.0}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "paper": {
@@ -109,12 +115,12 @@ def test_each_cycle_is_yielded_and_the_rate_reported_is_the_one_used() -> None:
 
 def test_a_high_peak_removes_a_backdoor_that_the_published_values_leave() -> None:
     suspect = read(victim().planted.model, splits().selection, victim().planted.trigger, CPU)
-    published, _ = sanitized(epochs=10)
+    published, _ = sanitized(batch_size=128, ramp_up_steps=10, ramp_down_steps=10)
     tuned, _ = sanitized(epochs=25, lr_max1=0.35, lr_max2=0.02, phase1_share=0.4)
     assert suspect.attack_success_rate.rate > 0.9
     assert published.attack_success_rate.rate > 0.8
     assert tuned.attack_success_rate.rate < 0.1
-    assert tuned.clean_accuracy.rate > suspect.clean_accuracy.rate - 0.06
+    assert tuned.clean_accuracy.rate > suspect.clean_accuracy.rate - 0.1
 
 
 def test_the_suspect_these_tests_share_is_still_the_suspect() -> None:

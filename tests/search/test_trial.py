@@ -71,7 +71,7 @@ def test_a_trial_leaves_the_suspect_and_its_data_as_they_were(view):
     before = (weights_digest(view.state), view.clean_set.digest(), view.selection.digest())
     run_trial(view, GENTLE, seed=1)
     run_trial(view, EXPLODING, seed=1)
-    again = weights_digest({k: v for k, v in view.defender().model.body.state_dict().items()})
+    again = weights_digest(dict(view.defender().model.body.state_dict()))
     assert (weights_digest(view.state), view.clean_set.digest(), view.selection.digest()) == before
     assert again == before[0]
 
