@@ -10,7 +10,7 @@ from typing import Any
 from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
 from raybd.registry import BadInput
-from raybd.search.records import OnProgress, OnTrial
+from raybd.search.records import OnProgress, OnStart, OnTrial
 from raybd.settings import StudySettings
 from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
 from raybd.stages.run_folder import RunFolder
@@ -56,6 +56,7 @@ def search(
     extend: int | None = None,
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
+    on_start: OnStart | None = None,
 ) -> Study:
     """Search the space for settings that remove the backdoor; the study lies in `runs/NAME/search`.
 
@@ -67,6 +68,7 @@ def search(
         extend: so many trials more than the search's budget.
         on_trial: called with each ended trial.
         on_progress: called with a trial's number and its latest stretch of training.
+        on_start: called with the budget and the trials that ended before.
 
     Raises:
         BadInput: if the trigger is unknown, or the folder holds another search.
@@ -84,6 +86,7 @@ def search(
         executor=execution.executor(settings, suspect),
         on_trial=execution.both(log.trial, on_trial),
         on_progress=on_progress,
+        on_start=execution.both(log.begin, on_start),
     )
     log.front(study, folder.stage("search"))
     return study
@@ -160,6 +163,7 @@ def run(
     runs: Path = RUNS,
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
+    on_start: OnStart | None = None,
     on_stage: OnStage = lambda word: None,
 ) -> Path:
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
@@ -171,7 +175,9 @@ def run(
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
         bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs),
-        "search": lambda: search(settings, runs=runs, resume=True, on_trial=on_trial, on_progress=on_progress),
+        "search": lambda: search(
+            settings, runs=runs, resume=True, on_trial=on_trial, on_progress=on_progress, on_start=on_start
+        ),
         "select": lambda: select(settings, runs=runs),
         "assess": lambda: assess(settings, runs=runs),
         "promote": lambda: promote(settings, runs=runs),
@@ -234,7 +240,7 @@ def _done(settings: StudySettings, runs: Path, word: str) -> bool:
     folder = RunFolder.open(settings, runs, create=False)
     if word == "search" and folder.has(word):
         records = Study.load(folder.stage(word)).records
-        return sum(record["state"] != "failed" for record in records) >= settings.search.trials
+        return len([r for r in records if r["state"] != "failed"]) >= settings.search.trials
     if word == "promote" and folder.has(word):
-        return folder.card(word)["promoted"] is True
+        return bool(folder.card(word)["promoted"])
     return folder.has(word)

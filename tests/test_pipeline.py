@@ -20,7 +20,11 @@ from raybd.stages import preparation
 from raybd.weights import load_weights, weights_digest
 from tests.studies import SPACE, study
 
-IMPOSSIBLE = {**SPACE, "search": {**SPACE["search"], "lr_max1": {"type": "float", "low": 1e-5, "high": 2e-5}}, "first": []}
+IMPOSSIBLE = {
+    **SPACE,
+    "search": {**SPACE["search"], "lr_max1": {"type": "float", "low": 1e-5, "high": 2e-5}},
+    "first": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,9 @@ def test_the_backdoor_was_there_and_is_gone_on_images_nobody_chose_on(done: tupl
     assert assessed["test_looks"] == 1
 
 
-def test_what_is_registered_is_bit_for_bit_what_the_gate_judged(done: tuple[StudySettings, Path], tmp_path: Path) -> None:
+def test_what_is_registered_is_bit_for_bit_what_the_gate_judged(
+    done: tuple[StudySettings, Path], tmp_path: Path
+) -> None:
     settings, runs = done
     uri = f"sqlite:///{runs / 'tiny' / 'mlflow.db'}"
     fetched = tracking.fetch("models:/tiny@candidate", tracking_uri=uri, folder=tmp_path)
@@ -113,7 +119,9 @@ def test_a_second_run_repeats_nothing(done: tuple[StudySettings, Path]) -> None:
     assert card(runs, "assess")["test_looks"] == 1
 
 
-def test_the_resolved_study_is_the_one_that_ran(done: tuple[StudySettings, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resolved_study_is_the_one_that_ran(
+    done: tuple[StudySettings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Read back, it is the same study; and a trial's defense holds the fields of space and setting, no defaults."""
     settings, runs = done
     text = (runs / "tiny" / "study.yaml").read_text(encoding="utf-8")

@@ -68,7 +68,7 @@ def run(study: Study, runs: Runs = HERE) -> None:
     from raybd.artifacts import GateRefused, NothingFeasible
 
     try:
-        with show.running(settings.search.trials) as callbacks:
+        with show.running() as callbacks:
             pipeline.run(settings, runs=runs, **callbacks)
     except (NothingFeasible, GateRefused):
         show.outcome(runs / settings.name)  # it has a report, which says why
@@ -101,9 +101,10 @@ def search(study: Study, resume: Resume = False, trials: Trials = None, runs: Ru
     settings = _settings(study)
     from raybd import pipeline
 
-    with show.searching(None if "extend" in budget else budget.get("trials", settings.search.trials)) as callbacks:
+    with show.searching() as callbacks:
         pipeline.search(settings, runs=runs, resume=resume, **budget, **callbacks)
     show.front(runs / settings.name)
+    show.waiting(runs / settings.name)
 
 
 def _budget(trials: str | None) -> dict[str, Any]:

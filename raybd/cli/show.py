@@ -18,23 +18,20 @@ FRONT_HEADER = ("trial", "C-Acc", "ASR", "C-Acc lost, points", "within limits")
 
 
 @contextmanager
-def searching(trials: int | None) -> Iterator[dict[str, Any]]:
+def searching() -> Iterator[dict[str, Any]]:
     """Show a search while it goes on, on stderr; gives the callbacks that `pipeline.search` takes."""
     from raybd.progress import watch
 
     with watch(err) as view:
-        if trials is not None:
-            view.on_start(trials, ())
-        yield {"on_trial": view.on_trial, "on_progress": view.on_progress}
+        yield {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
 
 
 @contextmanager
-def running(trials: int) -> Iterator[dict[str, Any]]:
+def running() -> Iterator[dict[str, Any]]:
     """Name each stage of `raybd run` on stderr, and show its search; gives the callbacks that `pipeline.run` takes."""
     from raybd.progress import watch
 
     view = watch(err)
-    view.on_start(trials, ())
     with ExitStack() as shown:
 
         def on_stage(word: str) -> None:
@@ -43,7 +40,8 @@ def running(trials: int) -> Iterator[dict[str, Any]]:
             if word == "search":
                 shown.enter_context(view)
 
-        yield {"on_stage": on_stage, "on_trial": view.on_trial, "on_progress": view.on_progress}
+        callbacks = {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
+        yield {"on_stage": on_stage, **callbacks}
 
 
 def outcome(run: Path) -> None:
@@ -54,7 +52,16 @@ def outcome(run: Path) -> None:
         assessment(run)
     if (run / "promote" / "card.json").is_file():
         promotion(read_json(run / "promote" / "card.json"))
+    waiting(run)
     _line(f"report: {(run / 'report.html').absolute()}")
+
+
+def waiting(run: Path) -> None:
+    """Print how many records wait for a tracking server that did not answer, if any do."""
+    outbox = run / "outbox.jsonl"
+    count = len(outbox.read_text(encoding="utf-8").splitlines()) if outbox.is_file() else 0
+    if count:
+        _line(f"MLflow did not answer: {count} records wait in the run folder; `raybd sync` delivers them")
 
 
 def assessment(run: Path) -> None:

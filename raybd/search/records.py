@@ -147,6 +147,8 @@ class Job:
 
 OnTrial = Callable[[TrialRecord], None]
 OnProgress = Callable[[int, Epoch], None]
+OnStart = Callable[[int, tuple[TrialRecord, ...]], None]
+"""Told once, when a search begins or goes on: its budget and the trials that have ended before."""
 OnJob = Callable[[Job, Outcome], None]
 
 

@@ -121,9 +121,7 @@ def _run_references(
         for i, s in enumerate(seeds)
     }
     _run_missing(list(jobs.values()), executor)
-    return {
-        name: _subject(defense, [jobs[name, i] for i in range(len(seeds))]) for name, defense in defenses.items()
-    }
+    return {name: _subject(defense, [jobs[name, i] for i in range(len(seeds))]) for name, defense in defenses.items()}
 
 
 def _plain(name: str) -> str:

@@ -4,18 +4,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from raybd.artifacts import Suspect
 from raybd.evaluation.metrics import Rate
 from raybd.search import local, tuner
-from raybd.search.records import Decider, Job, OnProgress, OnTrial, Outcome, TrialRecord
+from raybd.search.records import Decider, Job, OnProgress, OnTrial, Outcome
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
 from raybd.stages.preparation import search_view
 
 A = TypeVar("A")
 B = TypeVar("B")
+P = ParamSpec("P")
 
 
 class Executor(Protocol):
@@ -24,9 +25,7 @@ class Executor(Protocol):
     workers: int
     reference: Rate
 
-    def run(
-        self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None
-    ) -> None:
+    def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """Run what a decider asks for until it asks for nothing more."""
 
     def map_jobs(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
@@ -45,9 +44,7 @@ class LocalExecutor:
         self._view = view
         self.reference = view.reference_accuracy
 
-    def run(
-        self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None
-    ) -> None:
+    def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """See `Executor.run`."""
         local.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
 
@@ -69,9 +66,7 @@ class RayExecutor:
         self.workers = workers
         self.reference = view.reference_accuracy
 
-    def run(
-        self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None
-    ) -> None:
+    def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """See `Executor.run`."""
         with self._connected() as ray_workers:
             ray_workers.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
@@ -113,12 +108,12 @@ def workers_of(settings: StudySettings) -> int:
     return resources.workers or max(1, (os.cpu_count() or 1) // resources.cpus_per_trial)
 
 
-def both(first: OnTrial, second: OnTrial | None) -> OnTrial:
+def both(first: Callable[P, None], second: Callable[P, None] | None) -> Callable[P, None]:
     """Return a callback that tells both."""
 
-    def tell(record: TrialRecord) -> None:
-        first(record)
+    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        first(*args, **kwargs)
         if second is not None:
-            second(record)
+            second(*args, **kwargs)
 
     return tell

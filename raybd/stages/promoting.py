@@ -85,7 +85,7 @@ def _tags(suspect: Suspect, candidate: Candidate, assessment: Assessment) -> dic
         "defense": candidate.card["defense"],
         "seed": candidate.card["shipped_seed"],
         **{f"data.{name}": part["digest"] for name, part in card["splits"].items()},
-        **{f"{name}.{key}": value for name, rate in rates.items() for key, value in rate.items()},
+        **{f"{name}.{key}": value for name, rate in rates.items() if rate for key, value in rate.items()},
         **{f"gate.{check.name}": check.detail for check in assessment.checks},
     }
     rise = assessment.membership_auc_rise

@@ -1,6 +1,6 @@
 """What each stage tells MLflow; whether a server listens or not, the stage goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class SearchLog:
                 "environment.yaml": yaml.safe_dump(environment(), sort_keys=False),
             },
         )
+
+    def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
+        """Write the trials of earlier sessions again: what MLflow has is left as it is, what a kill lost arrives."""
+        for record in records:
+            self.trial(record)
 
     def trial(self, record: TrialRecord) -> None:
         """Write one child run, in one batch."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raybd.artifacts import Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
-from raybd.search.records import OnProgress, OnTrial, TrialRecord, front_of
+from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, front_of
 from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
@@ -56,6 +56,7 @@ def search(
     executor: Executor,
     on_trial: OnTrial,
     on_progress: OnProgress | None,
+    on_start: OnStart | None,
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -68,6 +69,7 @@ def search(
         executor: runs the trials.
         on_trial: called with each ended trial.
         on_progress: called with a trial's number and its latest stretch of training.
+        on_start: called with the budget and the trials that ended before.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -85,6 +87,8 @@ def search(
         seed=settings.search.seed,
         extend=extend,
     ) as decider:
+        if on_start is not None:
+            on_start(decider.trials, decider.records())
         try:
             note = _with(clock, on_trial)
             executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)

@@ -48,7 +48,12 @@ def measure(seed: int, runs: Path, executor: str) -> dict[str, Any]:
     rows = {"suspect": summary["suspect"], **(summary["references"] or {}), "selected": summary["selected"]}
     rates = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
     kept = {name: {rate: row[rate] for rate in rates} for name, row in rows.items() if row}
-    return {"seed": seed, "ending": ending, "with_the_papers_values": paper, "seconds": summary["search"]["seconds"]} | kept
+    return {
+        "seed": seed,
+        "ending": ending,
+        "with_the_papers_values": paper,
+        "seconds": summary["search"]["seconds"],
+    } | kept
 
 
 def _study(seed: int, executor: str, changes: dict[str, Any], trials: int | None = None) -> Any:
@@ -93,7 +98,9 @@ def main() -> int:
         sys.stdout.write(f"seed {seed}: {verdict}: {json.dumps(results[-1])}\n")
         sys.stdout.flush()
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({"environment": environment(), "seeds": results}, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(
+            json.dumps({"environment": environment(), "seeds": results}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if all(holds(result) for result in results) else 1
 
 
