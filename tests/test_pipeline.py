@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ IMPOSSIBLE = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StudySettings, Path]]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudySettings, Path]:
     """A finished run that was promoted, and the folder of its runs; tests only read it."""
     folder = tmp_path_factory.mktemp("flow")
     settings = study(folder)
     pipeline.run(settings, runs=folder / "runs")
-    yield settings, folder / "runs"
+    return settings, folder / "runs"
 
 
 def card(runs: Path, word: str, name: str = "tiny") -> Any:
@@ -72,7 +71,7 @@ def test_the_backdoor_was_there_and_is_gone_on_images_nobody_chose_on(done: tupl
 def test_what_is_registered_is_bit_for_bit_what_the_gate_judged(
     done: tuple[StudySettings, Path], tmp_path: Path
 ) -> None:
-    settings, runs = done
+    runs = done[1]
     uri = f"sqlite:///{runs / 'tiny' / 'mlflow.db'}"
     fetched = tracking.fetch("models:/tiny@candidate", tracking_uri=uri, folder=tmp_path)
     digest = weights_digest(load_weights(fetched))
@@ -107,7 +106,7 @@ def test_a_registry_address_without_a_registry_is_refused(tmp_path: Path) -> Non
         trigger={"kind": "patch", "size": 2, "target_label": 0},
         data={"members": {"from": "train"}},
     )
-    with pytest.raises(BadInput, match="tracking.uri is null"):
+    with pytest.raises(BadInput, match=r"tracking\.uri is null"):
         pipeline.adopt(adopting, runs=tmp_path / "runs")
 
 

@@ -79,8 +79,8 @@ def holds(result: dict[str, Any]) -> bool:
         return False
     before, after = result["suspect"], result["selected"]
     drop = before["clean_accuracy"]["rate"] - after["clean_accuracy"]["rate"]
-    low = after["attack_success_rate"]["rate"] <= 0.05  # noqa: PLR2004 - the claim's own numbers
-    return before["attack_success_rate"]["rate"] >= 0.9 and low and drop <= 0.03  # noqa: PLR2004
+    low = after["attack_success_rate"]["rate"] <= 0.05
+    return before["attack_success_rate"]["rate"] >= 0.9 and low and drop <= 0.03
 
 
 def main() -> int:

@@ -51,7 +51,8 @@ trigger: {kind: patch, size: 2, row: 6, column: 6, value: 255, target_label: 3}
 space: demo                           # suits a few hundred images; `raybd list spaces`
 search: {trials: 32, sampler: tpe, seed: 0, max_accuracy_drop: 0.03}
 references: [super_fine_tuning, fine_tuning]
-gate: {max_attack_success_rate: 0.05, max_accuracy_drop: 0.05, max_class_accuracy_drop: 0.25, max_membership_auc_rise: 0.06}
+gate:
+  {max_attack_success_rate: 0.05, max_accuracy_drop: 0.05, max_class_accuracy_drop: 0.25, max_membership_auc_rise: 0.06}
 tracking: {uri: null, model_name: own-model, alias: candidate}
 """
 
