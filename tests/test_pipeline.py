@@ -12,6 +12,7 @@ import yaml
 
 from raybd import pipeline, tracking
 from raybd.artifacts import GateRefused, NothingFeasible
+from raybd.data import ImageSet
 from raybd.defenses import SuperFineTuning
 from raybd.registry import BadInput
 from raybd.settings import StudySettings, load_study, parse_study
@@ -155,24 +156,26 @@ def test_same_study_and_seed_twice_propose_the_same_and_measure_the_same(tmp_pat
 
 
 def test_search_and_select_finish_without_a_single_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = study(tmp_path)
+    settings = study(tmp_path, search={"trials": 1})
     pipeline.inject(settings, runs=tmp_path / "runs")
     original = preparation.bench
 
-    class NoImages:
-        """Stands where the test images were: all but length and digest, which the card names, raises."""
+    class NoImages(ImageSet):
+        """Stands where the test images were: it has their length and digest, which the card names, and no pixels."""
 
-        def __init__(self, images: Any) -> None:
-            self._digest, self._length = images.digest(), len(images)
-
-        def digest(self) -> str:
-            return self._digest
+        def __init__(self, images: ImageSet) -> None:
+            object.__setattr__(self, "facts", (len(images), images.digest()))
 
         def __len__(self) -> int:
-            return self._length
+            return self.facts[0]
 
-        def __getattr__(self, name: str) -> Any:
-            raise AssertionError(f"a look at the test split: {name}")
+        def digest(self) -> str:
+            return self.facts[1]
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("images", "labels", "subset", "shape"):
+                raise AssertionError(f"a look at the test split: {name}")
+            return super().__getattribute__(name)
 
     def blind(given: StudySettings) -> Any:
         ready = original(given)
@@ -199,7 +202,8 @@ def test_nothing_feasible_is_said_with_the_nearest_points_and_promotes_nothing(t
 
 def test_a_refusal_names_each_failed_limit_and_registers_nothing(tmp_path: Path) -> None:
     """The gate on class accuracy is judged on test alone, so that only `promote` can fail it."""
-    settings = study(tmp_path, gate={"max_class_accuracy_drop": 0.0001, "max_membership_auc_rise": 0.0001})
+    gate = {"max_class_accuracy_drop": 0.0001, "max_membership_auc_rise": 0.0001}
+    settings = study(tmp_path, gate=gate, search={"trials": 1}, references=[])
     with pytest.raises(GateRefused) as refused:
         pipeline.run(settings, runs=tmp_path / "runs")
     assert "class" in str(refused.value)

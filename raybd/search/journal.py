@@ -1,38 +1,79 @@
-"""A journal file held by one process at a time, its half-written end cut off."""
+"""The journal of a search: one file, held by one process, appended to whole line by whole line."""
 
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Self
+
+from optuna.storages.journal import BaseJournalBackend
 
 from raybd.registry import BadInput
 
 
-def hold(path: Path) -> BinaryIO:
-    """Return the journal at `path`, made if need be, held against other processes until it is closed.
+class HeldJournal(BaseJournalBackend):
+    """Optuna's journal file, without its lock and with a sync where we say, not after each of a dozen lines.
 
-    A last line that a kill left half-written is cut off.
-
-    Raises:
-        BadInput: if another process holds it.
+    A line written survives our death; one that is synced also survives the machine's.
     """
-    journal = path.open("ab+")
-    try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        journal.close()
-        raise BadInput(f"{path.parent}: another process is searching in this folder") from error
-    # Nobody else writes while we hold the journal, so a lock file of Optuna's own was left by a killed
-    # process; it would hold us up for 30 seconds.
-    Path(f"{path}.lock").unlink(missing_ok=True)
-    journal.seek(0)
-    content = journal.read()
-    whole = _whole_lines(content)
-    if whole < len(content):
-        journal.truncate(whole)
-        os.fsync(journal.fileno())
-    return journal
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._place = (0, 0)  # a line's number and where it begins
+
+    @classmethod
+    def hold(cls, path: Path) -> Self:
+        """Return the journal at `path`, made if need be, held against other processes until it is closed.
+
+        A last line that a kill left half-written is cut off.
+
+        Raises:
+            BadInput: if another process holds it.
+        """
+        file = path.open("ab+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise BadInput(f"{path.parent}: another process is searching in this folder") from error
+        file.seek(0)
+        content = file.read()
+        whole = _whole_lines(content)
+        if whole < len(content):
+            file.truncate(whole)
+        return cls(file)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append a line for each log."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._file.write(lines.encode())
+        self._file.flush()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Yield the logs from a number on."""
+        number, place = self._place if self._place[0] <= log_number_from else (0, 0)
+        self._file.seek(place)
+        for line in self._file.read().splitlines(keepends=True):
+            number, place = number + 1, place + len(line)
+            self._place = (number, place)
+            if number > log_number_from:
+                yield json.loads(line)
+
+    def sync(self) -> None:
+        """Return when all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the journal was let go."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Let the journal go."""
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
 
 
 def _whole_lines(content: bytes) -> int:

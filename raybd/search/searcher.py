@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raybd.registry import BadInput, as_json, nearest, revive
-from raybd.search import journal
+from raybd.search.journal import HeldJournal
 from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, TrialRecord
 from raybd.search.space import Choice, Dimension, IntRange, Space
 from raybd.seeds import derive
@@ -74,7 +74,7 @@ class OptunaDecider:
         self,
         study: optuna.Study,
         storage: JournalStorage,
-        journal: BinaryIO,
+        journal: HeldJournal,
         *,
         space: Space,
         limits: Limits,
@@ -149,9 +149,9 @@ class OptunaDecider:
         if kept is not None and "identity" in kept:  # without it, a kill came before the first trial
             _check_identity(kept["identity"], identity, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        held = journal.hold(path)
+        held = HeldJournal.hold(path)
         try:
-            storage, study = _study(path, name, objectives)
+            storage, study = _study(held, name, objectives)
             budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
             for key, value in (("identity", identity), ("trials", budget)):
                 if study.user_attrs.get(key) != value:
@@ -222,6 +222,7 @@ class OptunaDecider:
             trial.set_user_attr("proposal", proposal)
         if ticket:
             trial.set_user_attr("ray_trial_id", ticket)
+        self._journal.sync()
         self._draws = max(self._draws, proposal["draw"] + 1)
         self._running[trial.number] = trial
         setting = proposal["setting"]
@@ -372,9 +373,11 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
     return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
 
 
-def _study(path: Path, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
+def _study(
+    journal: HeldJournal, name: str, objectives: Mapping[str, Objective]
+) -> tuple[JournalStorage, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(path)))
+    storage = JournalStorage(journal)
     directions = [objective.direction for objective in objectives.values()]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     return storage, study

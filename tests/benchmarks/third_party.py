@@ -4,8 +4,8 @@
 
 DATA_FOLDER holds `gtsrb_roi_5000_6000.npz` and `third_party/gtsrb_badnets.pth`. The study and the user's own Python
 file are written beside the runs. Finished stages are not repeated, so an interrupted measurement goes on. The figures
-go to tests/benchmarks/results/third_party.json. With other seeds than the first the references are left out: they do
-not depend on the search.
+go to tests/benchmarks/results/third_party.json. The references run with one of the seeds: they do not depend on the
+search.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     text = STUDY.format(
         seed=seed,
         data=options.data.absolute(),
-        references=references if seed == options.seeds[0] else "",
+        references=references if seed == options.references_with else "",
         **{name: getattr(options, name) for name in ("space", "trials", "precision", "workers")},
     )
     study = folder / f"gtsrb-{seed}.yaml"
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--space", default="standalone_short")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--references-with", type=int, default=0, metavar="SEED")
     options = parser.parse_args()
     results = []
     for seed in options.seeds:

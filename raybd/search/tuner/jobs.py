@@ -1,0 +1,100 @@
+"""Jobs and calls on Ray actors: results in order, and what a lost worker held is tried again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from raybd.search.records import Job, Outcome
+from raybd.search.trial import run_trial
+from raybd.search.view import SearchView
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+ATTEMPTS = 3
+"""A call whose worker is lost is tried so often in all."""
+
+
+class JobActor:
+    """A worker for jobs and calls; it unpacks a view once."""
+
+    def __init__(self) -> None:
+        self._view: SearchView | None = None
+
+    def run_job(self, packed: Mapping[str, Any], job: Job) -> Outcome:
+        """Run one job on a copy of the suspect."""
+        if self._view is None:
+            self._view = SearchView.unpack(packed)
+        return run_trial(self._view, job.defense, seed=job.seed, weights=job.weights)
+
+    def call(self, function: Callable[[A], B], item: A) -> B:
+        """Call a function on an item."""
+        return function(item)
+
+
+def spread(
+    method: str,
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    actors: int,
+    cpus: int,
+    gpus: float,
+    tell: Callable[[int, Any], None] | None = None,
+    lost: Callable[[str], Any] | None = None,
+) -> list[Any]:
+    """Call `method` of `JobActor` with each of `calls` and return the results in their order.
+
+    Args:
+        method: its name.
+        calls: the arguments of each call.
+        actors: so many at once.
+        cpus: of each actor.
+        gpus: of each actor.
+        tell: called with index and result as each comes.
+        lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
+
+    Raises:
+        RuntimeError: if a call lost its worker too often and `lost` is None; errors in calls are raised as they are.
+    """
+    kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(JobActor)
+    idle = [kind.remote() for _ in range(min(actors, len(calls)))]
+    waiting = list(reversed(range(len(calls))))
+    attempts = [0] * len(calls)
+    results: dict[int, Any] = {}
+    under_way: dict[Any, tuple[int, Any]] = {}
+    try:
+        while len(results) < len(calls):
+            while waiting and idle:
+                i, actor = waiting.pop(), idle.pop()
+                under_way[getattr(actor, method).remote(*calls[i])] = (i, actor)
+            ready = ray.wait(list(under_way), num_returns=1)[0][0]
+            i, actor = under_way.pop(ready)
+            attempts[i] += 1
+            try:
+                results[i] = ray.get(ready)
+            except RayActorError as error:
+                idle.append(kind.remote())
+                if attempts[i] < ATTEMPTS:
+                    waiting.append(i)
+                    continue
+                results[i] = _given_up(error, attempts[i], lost)
+            except RayTaskError as error:
+                idle.append(actor)
+                raise error.cause from None
+            else:
+                idle.append(actor)
+            if tell is not None:
+                tell(i, results[i])
+    finally:
+        for actor in (*idle, *(actor for _, actor in under_way.values())):
+            ray.kill(actor)
+    return [results[i] for i in range(len(calls))]
+
+
+def _given_up(error: RayActorError, attempts: int, lost: Callable[[str], Any] | None) -> Any:
+    text = f"its worker was lost {attempts} times ({next(iter(str(error).splitlines()), 'no reason given')})"
+    if lost is None:
+        raise RuntimeError(text) from error
+    return lost(text)

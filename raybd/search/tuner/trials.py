@@ -1,0 +1,198 @@
+"""Trials on Ray Tune: the actor that runs them one after the other, and the Searcher that hands them out."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from raybd.defenses import DEFENSES
+from raybd.registry import as_json, build, describe, revive
+from raybd.search.records import Decider, Objective, OnProgress, OnTrial, Outcome, discard_weights, weights_of
+from raybd.search.trial import attempt
+from raybd.search.view import SearchView
+from raybd.training import Epoch
+
+OUTCOME, EPOCH = "outcome", "epoch"
+"""Keys of a report. Their values are JSON text: Tune would flatten a mapping."""
+
+
+class TrialActor(tune.Trainable):
+    """A worker that runs one trial after the other; the suspect and the data stay with it."""
+
+    def setup(  # type: ignore[override]  # with_parameters adds arguments
+        self,
+        config: dict[str, Any],
+        packed: Mapping[str, Any],
+        objectives: Mapping[str, Objective],
+        slice_seconds: float,
+    ) -> None:
+        """Unpack the view, once for all trials of this actor, and begin the first."""
+        if packed["compute"].device == "cuda" and not ray.get_gpu_ids():
+            raise RuntimeError("a trial that computes on a GPU was given none by Ray")
+        self._view = SearchView.unpack(packed)
+        self._objectives = objectives
+        self._slice_seconds = slice_seconds
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in the same process."""
+        self._trial.close()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Give up a trial that was stopped half-way."""
+        self._trial.close()
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._trial: Generator[Epoch, None, Outcome] = attempt(
+            self._view,
+            build(DEFENSES, config["defense"], where="trial"),
+            seed=config["seed"],
+            weights=Path(config["weights"]),
+            objectives=self._objectives,
+        )
+
+    def step(self) -> dict[str, Any]:
+        """Advance the trial for a few seconds; the last step carries its outcome."""
+        start = time.monotonic()
+        while True:
+            try:
+                epoch = next(self._trial)
+            except StopIteration as end:
+                return {"done": True, "outcome": json.dumps(as_json(end.value))}  # Tune flattens nested results
+            if time.monotonic() - start >= self._slice_seconds:
+                return {"done": False, "epoch": json.dumps(as_json(epoch))}
+
+
+class RaySearcher(Searcher):
+    """Hands a decider's proposals to Ray Tune and takes the outcomes back; the decider keeps the study."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        *,
+        trials: Path,
+        on_trial: OnTrial | None,
+        on_progress: OnProgress | None,
+        segment: int,
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self._decider = decider
+        self._trials = trials
+        self._on_trial = on_trial
+        self._on_progress = on_progress
+        self._left = segment
+        self._numbers: dict[str, int] = {}
+        self._fault: Exception | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Return the next trial's configuration, None to be asked again, or FINISHED."""
+        if self._fault is not None or self._left < 1 or self._decider.finished:
+            return str(Searcher.FINISHED)
+        try:
+            proposal = self._decider.ask(ticket=trial_id)
+        except Exception as error:  # noqa: BLE001 - raised again by settle, when the trials under way have ended
+            self._fault = error
+            return self.suggest(trial_id)
+        if proposal is None:
+            return None
+        self._left -= 1
+        self._numbers[trial_id] = proposal.number
+        return {
+            "defense": describe(proposal.defense),
+            "seed": proposal.seed,
+            "weights": str(weights_of(self._trials, proposal.number)),
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass progress on."""
+        if self._on_progress is not None and "epoch" in result and trial_id in self._numbers:
+            self._on_progress(self._numbers[trial_id], revive(Epoch, json.loads(result["epoch"])))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the decider how a trial ended; if Ray lost it, `on_trial_error` comes next and knows why."""
+        outcome = (result or {}).get("outcome")
+        if outcome is not None and not error:
+            self._tell(trial_id, revive(Outcome, json.loads(outcome)))
+
+    def lost(self, trial_id: str, why: str) -> None:
+        """Tell the decider that a trial failed outside its own code."""
+        self._tell(trial_id, Outcome.failed(f"its worker was lost: {why}"))
+
+    def _tell(self, trial_id: str, outcome: Outcome) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        record = self._decider.tell(number, outcome)
+        discard_weights(self._trials, self._decider.records())
+        if record is not None and self._on_trial is not None:
+            self._on_trial(record)
+
+    def settle(self) -> None:
+        """End what Tune left open and raise what went wrong in the decider."""
+        for trial_id in list(self._numbers):
+            self._tell(trial_id, Outcome.failed("Ray ended the trial without a result"))
+        if self._fault is not None:
+            raise self._fault
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher for a restore that raybd never makes
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study is in the decider's journal."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: a search is resumed by opening its journal."""
+
+
+class _Losses(tune.Callback):
+    """Passes on why Ray lost a trial, which a Searcher is not told."""
+
+    def __init__(self, searcher: RaySearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]  # all of it comes by name
+        """Tell the last line of the trial's error file."""
+        trial = info["trial"]
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        lines = [line for line in text.splitlines() if line.strip()]
+        self._searcher.lost(trial.trial_id, lines[-1].strip() if lines else "no reason given")
+
+
+def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> bool:
+    """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
+    config = tune.TuneConfig(
+        search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True,
+        trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id,
+    )  # fmt: skip
+    run_config = tune.RunConfig(
+        name=f"segment-{time.time_ns()}",
+        storage_path=str(storage),
+        verbose=0,
+        failure_config=tune.FailureConfig(max_failures=0),  # the decider repeats what failed
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial is too short for one
+        callbacks=[_Losses(searcher)],
+    )
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    try:
+        tune.Tuner(trainable, tune_config=config, run_config=run_config).fit()
+        # Tune takes Ctrl-C over, gives it back only when it comes, and then returns as if nothing had happened.
+        return in_main_thread and signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
+    finally:
+        logger.setLevel(level)
+        if in_main_thread:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
