@@ -1,4 +1,4 @@
-"""Networks by name for small images: a small ResNet, PreAct-ResNet18, and torchvision's ResNets."""
+"""Networks by name for small images: a small convolutional net, a small ResNet, PreAct-ResNet18, and torchvision's ResNets."""
 
 from collections.abc import Callable
 
@@ -57,6 +57,17 @@ def small_resnet(classes: int, channels: int, width: int = 16, blocks: int = 1) 
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, classes))
 
 
+def small_convnet(classes: int, channels: int, width: int = 24, dropout: float = 0.2) -> nn.Module:
+    """Return two convolutions, each with batch norm and max-pooling, for images of 8x8 to 32x32; 0.01 M parameters."""
+    stages = [
+        layer
+        for wide_in, wide_out in ((channels, width), (width, 2 * width))
+        for layer in (nn.Conv2d(wide_in, wide_out, 3, 1, 1), nn.BatchNorm2d(wide_out), nn.ReLU(), nn.MaxPool2d(2))
+    ]
+    head = [nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(8 * width, classes)]
+    return nn.Sequential(*stages, *head)
+
+
 def preact_resnet18(classes: int, channels: int) -> nn.Module:
     """Return PreAct-ResNet18 for 32x32 images, the benchmark network of the field (11 M parameters)."""
     layers: list[nn.Module] = [nn.Conv2d(channels, 64, 3, 1, 1, bias=False)]
@@ -83,6 +94,7 @@ def _torchvision_resnet(builder: Callable[..., nn.Module]) -> Callable[..., nn.M
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "small_convnet": small_convnet,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
     "resnet18": _torchvision_resnet(torchvision.models.resnet18),

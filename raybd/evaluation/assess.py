@@ -74,7 +74,7 @@ class TestView:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examined:
-    """A subject's shown model: its row, its readings on test and the readings' seeds."""
+    """A subject's shown model: its row and its readings on test."""
 
     row: Row
     readings: Readings

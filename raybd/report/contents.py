@@ -17,7 +17,7 @@ STAGES = ("search", "select", "assess", "promote")
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A few test images beside their triggered versions, both uint8 (k, c, h, w), and the true labels (k,)."""
+    """A few selection images beside their triggered versions, both uint8 (k, c, h, w), and the true labels (k,)."""
 
     clean: UInt8[np.ndarray, "k c h w"]
     triggered: UInt8[np.ndarray, "k c h w"]

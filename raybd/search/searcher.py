@@ -256,10 +256,12 @@ class OptunaDecider:
         return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw}
 
     def _end(self, number: int, outcome: Outcome, *, interrupted: bool = False) -> TrialRecord | None:
-        """Write down how a trial ended, so that a kill at any point leaves enough to end it again."""
-        trial = self._running.pop(number) if number in self._running else self._handle(number)
+        """Write down how a trial ended; what an interrupted call had written down already stands."""
+        trial = self._running.get(number) or self._handle(number)
         attributes = trial.user_attrs
-        if "outcome" not in attributes:
+        if "outcome" in attributes:
+            outcome, interrupted = _written(attributes["outcome"])
+        else:
             trial.set_user_attr("outcome", {**as_json(outcome), "interrupted": interrupted})
         if outcome.state != "failed":
             for name, value in self._violations(outcome).items():
@@ -268,6 +270,8 @@ class OptunaDecider:
         complete = outcome.state == "complete"
         values = [outcome.objectives[name] for name in self._objectives] if complete else None
         self._study.tell(number, values, state=_STATES[outcome.state])
+        self._journal.sync()
+        self._running.pop(number, None)
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
             return None
@@ -325,18 +329,20 @@ class OptunaDecider:
             if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
                 self._repeats.append(trial.user_attrs["proposal"])
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            known = dict(trial.user_attrs.get("outcome", {}))
-            interrupted = known.pop("interrupted", True)
-            outcome = revive(Outcome, known) if known else Outcome.failed("interrupted: its driver was lost")
-            self._end(trial.number, outcome, interrupted=interrupted)
+            self._end(trial.number, Outcome.failed("interrupted: its driver was lost"), interrupted=True)
         self._repeats = deque(sorted(self._repeats, key=lambda proposal: int(proposal["draw"])))
         self._given_up.clear()
 
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
-        written = dict(trial.user_attrs["outcome"])
-        interrupted = written.pop("interrupted")
-        self._ended[trial.number] = self._record(trial.number, proposal, revive(Outcome, written))
+        outcome, interrupted = _written(trial.user_attrs["outcome"])
+        self._ended[trial.number] = self._record(trial.number, proposal, outcome)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted
+
+
+def _written(attribute: Mapping[str, Any]) -> tuple[Outcome, bool]:
+    """What a trial's journal says: how it ended, and whether that was an interruption."""
+    outcome: Outcome = revive(Outcome, {key: value for key, value in attribute.items() if key != "interrupted"})
+    return outcome, bool(attribute["interrupted"])
 
 
 def _check_budget(trials: int, extend: int, sampler: str) -> None:
@@ -373,9 +379,7 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
     return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
 
 
-def _study(
-    journal: HeldJournal, name: str, objectives: Mapping[str, Objective]
-) -> tuple[JournalStorage, optuna.Study]:
+def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = JournalStorage(journal)
     directions = [objective.direction for objective in objectives.values()]

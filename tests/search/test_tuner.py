@@ -114,8 +114,9 @@ def test_a_search_uses_every_worker_in_segments_and_reports(workers, view, tmp_p
 
 
 def test_a_killed_worker_loses_no_trial_and_none_is_counted_twice(workers, view, tmp_path):
+    deadly = with_side_effect(once_per(tmp_path, die))
     with open_decider(tmp_path, trials=5) as decider:
-        workers.run(view, decider, trials=tmp_path / "trials", objectives=with_side_effect(once_per(tmp_path, die)))
+        dataclasses.replace(workers, slots=1).run(view, decider, trials=tmp_path / "trials", objectives=deadly)
         records = decider.records()
         assert decider.finished
     assert [r.state for r in records].count("complete") == 5
@@ -225,6 +226,7 @@ def test_jobs_on_workers_end_as_local_ones_in_their_order(workers, view, tmp_pat
     assert workers.map_jobs(view, []) == ()
 
 
+@pytest.mark.slow
 def test_calls_come_back_in_order_survive_a_killed_worker_and_raise_their_own_errors(workers, tmp_path):
     effect = once_per(tmp_path, die)
 
