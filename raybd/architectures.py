@@ -1,8 +1,7 @@
-"""Networks by name for small images: a small convolutional net, a small ResNet, PreAct-ResNet18, and torchvision's ResNets."""
+"""Networks by name, for small images: plain convolutional, small ResNet, PreAct-ResNet18, torchvision ResNets."""
 
 from collections.abc import Callable
 
-import torchvision.models
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,11 +80,13 @@ def preact_resnet18(classes: int, channels: int) -> nn.Module:
     return nn.Sequential(*layers, *pool, nn.Linear(wide, classes))
 
 
-def _torchvision_resnet(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def _torchvision_resnet(name: str) -> Callable[..., nn.Module]:
     """A torchvision ResNet whose stem keeps small images: 3x3 at stride 1, no max-pooling."""
 
     def build(classes: int, channels: int) -> nn.Module:
-        model = builder(weights=None, num_classes=classes)
+        from torchvision import models  # here, because it takes seconds to import and few studies need it
+
+        model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
         model.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         model.maxpool = nn.Identity()
         return model
@@ -97,7 +98,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small_convnet": small_convnet,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
-    "resnet18": _torchvision_resnet(torchvision.models.resnet18),
-    "resnet34": _torchvision_resnet(torchvision.models.resnet34),
-    "resnet50": _torchvision_resnet(torchvision.models.resnet50),
+    "resnet18": _torchvision_resnet("resnet18"),
+    "resnet34": _torchvision_resnet("resnet34"),
+    "resnet50": _torchvision_resnet("resnet50"),
 }

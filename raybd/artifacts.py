@@ -1,5 +1,6 @@
 """The nouns of the flow: Suspect, Study, Candidate, Assessment, and how each lies in its folder."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import Row, TestView
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.evaluation.sequela import Sequela
+from raybd.factories import factory_file
 from raybd.gate import Check
 from raybd.models import Architecture, Classifier
 from raybd.registry import BadInput, as_json, describe, digest_of, read_json, revive, write_json
@@ -223,9 +225,12 @@ def _split_sets(splits: Splits) -> dict[str, ImageSet]:
 
 
 def _architecture_card(architecture: Architecture) -> dict[str, Any]:
-    """The card's words for an architecture: no folder, which differs from machine to machine."""
+    """The card's words for an architecture: no folder, which differs from machine to machine, but the user's file."""
     described: dict[str, Any] = as_json(architecture)
-    return {k: v for k, v in described.items() if k not in ("folder", "packages")}
+    file = factory_file(architecture.factory, architecture.folder) if architecture.factory else None
+    digest = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    kept = {k: v for k, v in described.items() if k not in ("folder", "packages")}
+    return {**kept, "factory_file_digest": digest}
 
 
 def _trigger_card(trigger: Trigger, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -309,6 +314,11 @@ class Study:
     seconds: float
     workers: int
     reference: Rate
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 over what was searched and found: a choice made from it is out of date when this changes."""
+        return digest_of({"records": self.records, "space": self.space, "suspect": self.suspect_digest})
 
     def save(self, folder: Path) -> Self:
         """Write the card into `folder`."""

@@ -27,11 +27,19 @@ def load_factory(spec: str, *, folder: Path | None, packages: Sequence[str]) -> 
     return function  # type: ignore[no-any-return]
 
 
+def factory_file(spec: str, folder: Path | None) -> Path | None:
+    """Return the file in the study's folder that `spec` names; None where it belongs to a package."""
+    parts = spec.partition(":")[0].split(".")
+    if folder is None or not all(part.isidentifier() for part in parts):
+        return None
+    file = folder / Path(*parts).with_suffix(".py")
+    return file if file.is_file() else None
+
+
 def _module(name: str, folder: Path | None, packages: Sequence[str]) -> ModuleType:
-    if folder is not None and all(part.isidentifier() for part in name.split(".")):
-        file = folder / Path(*name.split(".")).with_suffix(".py")
-        if file.is_file():
-            return _from_file(name, file.resolve(), folder.resolve())
+    file = factory_file(name, folder)
+    if file is not None:
+        return _from_file(name, file.resolve(), file.resolve().parents[name.count(".")])
     if name.partition(".")[0] in packages:
         try:
             return importlib.import_module(name)
@@ -45,7 +53,8 @@ def _module(name: str, folder: Path | None, packages: Sequence[str]) -> ModuleTy
 
 def _from_file(name: str, file: Path, folder: Path) -> ModuleType:
     """Import `file` under a name of its own, so that it neither hides nor is hidden by another module."""
-    own_name = f"raybd_study_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}_{name.replace('.', '_')}"
+    own = str(file).encode() + file.read_bytes()  # an edited file is another module
+    own_name = f"raybd_study_{hashlib.sha256(own).hexdigest()[:12]}_{name.replace('.', '_')}"
     if own_name in sys.modules:
         return sys.modules[own_name]
     if str(folder) not in sys.path:

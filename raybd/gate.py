@@ -1,6 +1,7 @@
 """What a candidate must prove before it ships, and the rule that picks one: pure functions on numbers."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -15,7 +16,6 @@ __all__ = [
     "Gate",
     "Measured",
     "Status",
-    "meets",
     "nearest",
     "rank",
     "refusals",
@@ -99,9 +99,29 @@ class Gate:
             checks.append(_membership_check(evidence.membership_auc_rise, self.max_membership_auc_rise))
         return tuple(checks)
 
+    def verdict(self, checks: Sequence[Check]) -> tuple[str, ...]:
+        """Why `checks` do not open this gate, one readable sentence each; empty when it is open.
+
+        Beside every check that did not pass: each limit without exactly one check, each check without a limit.
+        """
+        set_names = self._names()
+        judged = Counter(check.name for check in checks)
+        odd = [
+            f"max_{name} is set, but {judged[name] or 'no'} checks were made of {name}; expected one"
+            for name in set_names
+            if judged[name] != 1
+        ]
+        odd += [f"{name} was checked, but max_{name} is not set" for name in judged if name not in set_names]
+        return (*refusals(checks), *odd)
+
+    def _names(self) -> tuple[str, ...]:
+        """The names of the checks that the limits ask for, those that are set."""
+        limits = (field.name for field in fields(self) if getattr(self, field.name) is not None)
+        return tuple(name.removeprefix("max_") for name in limits)
+
 
 def refusals(checks: Sequence[Check]) -> tuple[str, ...]:
-    """One readable sentence for each check that did not pass; empty when the gate is open."""
+    """One readable sentence for each check that did not pass; whether all were made, `Gate.verdict` says."""
     return tuple(check.detail for check in checks if check.status != "passed")
 
 
@@ -140,11 +160,6 @@ def score(attack_success_rate: Rate, accuracy_drop: Difference, gate: Gate) -> f
         accuracy_drop.high / gate.max_accuracy_drop,
     )
     return math.inf if any(math.isnan(ratio) for ratio in ratios) else max(ratios)
-
-
-def meets(attack_success_rate: Rate, accuracy_drop: Difference, gate: Gate) -> bool:
-    """Whether both bounds lie within their limits."""
-    return score(attack_success_rate, accuracy_drop, gate) <= 1
 
 
 def rank(points: Sequence[Point], gate: Gate) -> list[Point]:

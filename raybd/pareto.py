@@ -1,22 +1,12 @@
-"""Dominance, front and hypervolume of points whose coordinates are all to be small: pure functions."""
+"""Front and hypervolume of points whose coordinates are all to be small: pure functions."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `one` is nowhere larger than `other` and somewhere smaller; never true with a NaN coordinate.
-
-    Raises:
-        ValueError: the points do not have the same number of coordinates.
-    """
-    pairs = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
 def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices, ascending, of the points that no other point dominates.
+    """Indices, ascending, of the points that no other point dominates (is nowhere larger than and somewhere smaller).
 
     Equal points stay together, on the front or off it. A point with a NaN coordinate is never on it.
     """

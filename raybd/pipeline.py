@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
 from raybd.registry import BadInput
 from raybd.search.records import OnProgress, OnStart, OnTrial
+from raybd.search.searcher import JOURNAL
 from raybd.settings import StudySettings
 from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
 from raybd.stages.run_folder import RunFolder
@@ -75,13 +78,13 @@ def search(
     """
     folder, suspect = _opened(settings, runs)
     _ = suspect.trigger
-    searching.check_start(folder.stage("search"), resume=resume, more=extend is not None)
+    searching.check_start(folder.stage("search"), resume=resume, trials=trials, extend=extend)
     log = recording.SearchLog(settings, suspect, folder)
     study = searching.search(
         settings,
         suspect,
         folder=folder.stage("search"),
-        trials=trials or settings.search.trials,
+        trials=settings.search.trials if trials is None else trials,
         extend=extend or 0,
         executor=execution.executor(settings, suspect),
         on_trial=execution.both(log.trial, on_trial),
@@ -101,7 +104,7 @@ def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
     folder, suspect = _opened(settings, runs)
     study = Study.load(folder.stage("search"))
     executor = execution.executor(settings, suspect)
-    return selecting.select(settings, study, folder=folder.stage("select"), executor=executor)
+    return selecting.select(settings, suspect, study, folder=folder.stage("select"), executor=executor)
 
 
 def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
@@ -138,10 +141,13 @@ def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
 
 
 def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
-    """Give the alias back to the version that held it before."""
+    """Give the alias back to the version that held it before.
+
+    Raises:
+        BadInput: if nothing held it before, or MLflow does not answer.
+    """
     folder = RunFolder.open(settings, runs, create=False)
-    tracker = tracking.Tracker(settings.tracking.uri, folder.path, settings.name)
-    return tracker.rollback(name=settings.model_name, alias=settings.tracking.alias)
+    return promoting.rollback(settings, folder)
 
 
 def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
@@ -169,7 +175,7 @@ def run(
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
 
     Raises:
-        NothingFeasible, GateRefused: after the report is written.
+        NothingFeasible, GateRefused, Unreachable: after the report is written.
         BadInput: whatever the user got wrong.
     """
     bring = "inject" if settings.injects else "adopt"
@@ -182,20 +188,21 @@ def run(
         "assess": lambda: assess(settings, runs=runs),
         "promote": lambda: promote(settings, runs=runs),
     }
-    refused: NothingFeasible | GateRefused | None = None
-    for word, act in words.items():
-        if _done(settings, runs, word):
-            continue
-        on_stage(word)
-        try:
-            act()
-        except (NothingFeasible, GateRefused) as error:
-            refused = error
-            break
+    ended: NothingFeasible | GateRefused | tracking.Unreachable | None = None
+    # What is done anew makes all that follows out of date.
+    todo = dict(dropwhile(lambda item: _done(settings, runs, item[0]), words.items()))
+    with execution.session(settings) if todo else nullcontext():
+        for word, act in todo.items():
+            on_stage(word)
+            try:
+                act()
+            except (NothingFeasible, GateRefused, tracking.Unreachable) as error:
+                ended = error
+                break
     on_stage("report")
     page = report(settings, runs=runs)
-    if refused is not None:
-        raise refused
+    if ended is not None:
+        raise ended
     return page
 
 
@@ -217,7 +224,7 @@ def validate(settings: StudySettings) -> dict[str, Any]:
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
     """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
     folder = RunFolder.open(settings, runs, create=True)
-    if folder.has("search"):
+    if (folder.stage("search") / JOURNAL).is_file():
         raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
     draft = folder.stage(f".{word}.{os.getpid()}")
     suspect.save(draft)
@@ -234,13 +241,15 @@ def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
 
 
 def _done(settings: StudySettings, runs: Path, word: str) -> bool:
-    """Whether an earlier run finished a stage: a search only when its budget was met."""
+    """Whether an earlier run finished a stage, from what is there now: a search only when its budget was met."""
     if not (runs / settings.name).exists():
         return False
     folder = RunFolder.open(settings, runs, create=False)
     if word == "search" and folder.has(word):
-        records = Study.load(folder.stage(word)).records
-        return len([r for r in records if r["state"] != "failed"]) >= settings.search.trials
-    if word == "promote" and folder.has(word):
-        return bool(folder.card(word)["promoted"])
-    return folder.has(word)
+        study = Study.load(folder.stage(word))
+        counted = [record for record in study.records if record["state"] != "failed"]
+        return len(counted) >= max(study.trials, settings.search.trials)
+    if word == "promote":
+        card = folder.card(word)
+        return card is not None and (card["promoted"] is True or "rolled_back_to" in card)
+    return folder.fresh(word)

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from raybd.attacks import Attack, Planted, Workshop, train_fresh
 from raybd.models import Classifier
-from raybd.training import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +14,6 @@ class Victim:
 
     planted: Planted
     twin: Classifier
-    twin_last: Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,8 @@ class Standalone(Scenario):
     def build(self, attack: Attack, workshop: Workshop, *, seed: int) -> Victim:
         """Plant the backdoor, and train the twin on the same images without poison."""
         planted = attack.plant(workshop, seed=seed)
-        twin, last = train_fresh(workshop, workshop.train, seed=seed)
-        return Victim(planted=planted, twin=twin, twin_last=last)
+        twin, _ = train_fresh(workshop, workshop.train, seed=seed)
+        return Victim(planted=planted, twin=twin)
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

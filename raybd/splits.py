@@ -69,11 +69,6 @@ class Splits:
     indices: dict[str, list[int]] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
-    def digests(self) -> dict[str, str]:
-        """Return the digest of every split there is."""
-        sets = {name: getattr(self, name) for name in ("train", "clean_set", "selection", "test", "members")}
-        return {name: images.digest() for name, images in sets.items() if images is not None}
-
 
 def split(
     source: Source, plan: SplitPlan, *, seed: int, folder: Path = Path(), trained_elsewhere: bool = False

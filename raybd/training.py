@@ -5,7 +5,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -48,6 +48,10 @@ class Compute:
         fast = gpu or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public question for it
         chosen: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" or (precision == "auto" and fast) else "fp32"
         return cls(device="cuda" if gpu else "cpu", precision=chosen, threads=threads)
+
+    def exact(self) -> Self:
+        """Return this without autocast, in fp32: how a shipped model runs, and so how it must be judged."""
+        return replace(self, precision="fp32")
 
     def apply(self) -> None:
         """Set torch's threads and determinism for this process; denormals (slow on CPUs) become zero."""

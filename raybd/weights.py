@@ -103,8 +103,12 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Write `state` to `path` as safetensors, so that a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
+    draft.unlink(missing_ok=True)
+    draft.touch()
+    readers = draft.stat().st_mode  # as the umask has it: safetensors lets nobody but the owner read
     # Copies, because safetensors refuses tied and strided tensors, which checkpoints of others hold.
     safetensors.torch.save_file({n: t.detach().contiguous().clone() for n, t in state.items()}, draft)
+    draft.chmod(readers)
     draft.replace(path)
 
 

@@ -12,7 +12,6 @@ from raybd.gate import (
     ClassDrop,
     Evidence,
     Gate,
-    meets,
     nearest,
     rank,
     refusals,
@@ -175,6 +174,23 @@ def point(number: int, asr_bound: float, drop_bound: float, accuracy: int = 900)
     )
 
 
+def test_the_gate_opens_only_for_one_passed_check_of_each_limit() -> None:
+    judged = GATE.judge(GOOD)
+    assert GATE.verdict(judged) == ()
+    assert [r.split()[0] for r in GATE.verdict(())] == [f"max_{check.name}" for check in judged]
+    (missing,) = GATE.verdict(judged[1:])
+    assert missing == "max_attack_success_rate is set, but no checks were made of attack_success_rate; expected one"
+    (twice,) = GATE.verdict((*judged, judged[1]))
+    assert twice.startswith("max_accuracy_drop is set, but 2 checks")
+    assert GATE.verdict((replace(judged[0], status="undecided"), *judged[1:])) == (judged[0].detail,)
+
+
+def test_the_gate_refuses_a_check_of_a_limit_that_is_not_set() -> None:
+    lax = replace(GATE, max_membership_auc_rise=None)
+    assert lax.verdict(lax.judge(GOOD)) == ()
+    assert lax.verdict(GATE.judge(GOOD)) == ("membership_auc_rise was checked, but max_membership_auc_rise is not set",)
+
+
 def numbers(points: list[Point]) -> list[int]:
     return [p.number for p in points]
 
@@ -184,7 +200,6 @@ def test_score_is_the_larger_share_of_its_limit() -> None:
     assert p.attack_success_rate is not None
     assert p.accuracy_drop is not None
     assert score(p.attack_success_rate, p.accuracy_drop, GATE) == pytest.approx(0.5)
-    assert meets(p.attack_success_rate, p.accuracy_drop, GATE)
 
 
 def test_rank_prefers_the_point_far_from_every_limit() -> None:

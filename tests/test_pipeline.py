@@ -249,10 +249,98 @@ def test_an_unknown_trigger_is_taken_in_and_refused_by_search(tmp_path: Path, do
 def test_a_run_folder_of_another_study_is_refused_and_left_alone(done: tuple[StudySettings, Path]) -> None:
     settings, runs = done
     other = study(settings.folder, data={"seed": 1})
+    before = contents(runs)
     with pytest.raises(BadInput, match="different study"):
         pipeline.search(other, runs=runs, resume=True)
+    assert contents(runs) == before
 
 
 def test_the_shipped_demo_can_be_read_and_validated() -> None:
     found = pipeline.validate(load_study("demo"))
-    assert (found["train"], found["clean set"], found["selection"], found["test"]) == (700, 250, 300, 547)
+    assert (found["train"], found["clean set"], found["selection"], found["test"]) == (700, 250, 400, 447)
+
+
+def test_more_trials_make_the_old_choice_out_of_date(tmp_path: Path) -> None:
+    """What was chosen from the smaller search is neither reported nor promoted as the choice from the larger one."""
+    settings = study(tmp_path, search={"trials": 1}, references=[])
+    pipeline.run(settings, runs=tmp_path / "runs")
+    pipeline.search(settings, runs=tmp_path / "runs", extend=1)
+    pipeline.report(settings, runs=tmp_path / "runs")
+    summary = json.loads((tmp_path / "runs" / "tiny" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["search"]["trials"] == 2
+    assert summary["selected"] is None
+    stages: list[str] = []
+    pipeline.run(settings, runs=tmp_path / "runs", on_stage=stages.append)
+    assert stages == ["select", "assess", "promote", "report"]
+
+
+def test_a_changed_space_is_refused_with_the_run_folder_as_it_was(tmp_path: Path) -> None:
+    settings = study(tmp_path, training={"epochs": 2}, search={"trials": 1})
+    pipeline.inject(settings, runs=tmp_path / "runs")
+    pipeline.search(settings, runs=tmp_path / "runs")
+    before = contents(tmp_path / "runs")
+    wider = {**SPACE, "search": {**SPACE["search"], "epochs": {"type": "int", "low": 4, "high": 30}}}
+    changed = study(tmp_path, space=wider, training={"epochs": 2}, search={"trials": 1})
+    for act in (
+        lambda: pipeline.search(changed, runs=tmp_path / "runs", resume=True),
+        lambda: pipeline.select(changed, runs=tmp_path / "runs"),
+    ):
+        with pytest.raises(BadInput, match="space"):
+            act()
+    assert contents(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, "go on with --resume"),
+        ({"resume": True, "trials": 0}, "at least 1"),
+        ({"extend": 0}, "at least 1"),
+        ({"resume": True, "trials": 1}, "budget is 2 already"),
+    ],
+)
+def test_a_search_is_not_gone_on_with_by_accident(
+    done: tuple[StudySettings, Path], how: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        pipeline.search(done[0], runs=done[1], **how)
+
+
+def test_a_given_trigger_that_does_not_work_is_warned_of(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
+    torch.save(load_weights(done[1] / "tiny" / "inject" / "weights.safetensors"), tmp_path / "suspect.pth")
+    settings = study(
+        tmp_path,
+        model=None,
+        attack=None,
+        training=None,
+        suspect={"name": "small_resnet", "weights": "suspect.pth"},
+        trigger={"kind": "patch", "size": 1, "row": 0, "column": 0, "value": 10, "target_label": 0},
+        data={"members": {"from": "train"}},
+    )
+    suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
+    assert any("trigger is weak" in warning for warning in suspect.card()["warnings"])
+
+
+def test_an_edited_network_file_is_another_suspect(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
+    """The weights still fit and the name is the same, but trials of two networks must not mix."""
+    nets = tmp_path / "nets.py"
+    source = "from raybd.architectures import small_resnet\n\n\ndef build():\n    return small_resnet(10, 1)\n"
+    nets.write_text(source, encoding="utf-8")
+    torch.save(load_weights(done[1] / "tiny" / "inject" / "weights.safetensors"), tmp_path / "suspect.pth")
+    settings = study(
+        tmp_path,
+        model=None,
+        attack=None,
+        training=None,
+        suspect={"factory": "nets:build", "weights": "suspect.pth"},
+        trigger={"kind": "patch", "size": 2, "target_label": 0},
+        data={"members": {"from": "train"}},
+    )
+    pipeline.adopt(settings, runs=tmp_path / "runs")
+    nets.write_text(source + "# edited\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="architecture"):
+        pipeline.search(settings, runs=tmp_path / "runs")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

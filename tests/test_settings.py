@@ -145,6 +145,7 @@ def test_one_e_minus_4_which_yaml_reads_as_text_is_a_number(tmp_path: Path) -> N
         (adopt(name="a/b"), "name: expected letters, digits"),
         (adopt(name=3), "name: expected a valid string, got 3"),
         (adopt(tracking__alias="latest"), "tracking.alias: expected letters, digits"),
+        (adopt(tracking__alias="Latest"), "tracking.alias: expected letters, digits"),
         (adopt(references=["super_finetuning"]), "references: unknown defense 'super_finetuning'; did you mean "),
         (adopt(space="standalon"), "space: "),
         (adopt(scenario="standalon"), "scenario: unknown 'standalon'; did you mean 'standalone'?"),

@@ -164,6 +164,18 @@ def test_what_is_saved_is_loaded_with_the_same_digest(tmp_path: Path, state: dic
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_who_may_read_the_weights_is_the_umasks_to_say(tmp_path: Path, umask: int, mode: int) -> None:
+    (tmp_path / ".w.safetensors.draft").touch(0o600)  # left by a crash
+    before = os.umask(umask)
+    try:
+        save_weights({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == mode
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
 def test_a_digest_sees_every_name_type_shape_and_byte() -> None:
     base = {"a": torch.zeros(2, 2), "b": torch.ones(1)}
     others = [

@@ -54,4 +54,5 @@ def _interrupted(ctx: Any) -> str:
     if study is None:
         return "Interrupted."
     elsewhere = "" if str(runs) == "runs" else f" --runs {runs}"
-    return f"Interrupted. Finished trials are kept; go on with: raybd search {study} --resume{elsewhere}"
+    verb = f"search {study} --resume" if ctx.info_name == "search" else f"{ctx.info_name} {study}"
+    return f"Interrupted. What was finished is kept; go on with: raybd {verb}{elsewhere}"

@@ -61,7 +61,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TestView:
-    """What the assessment looks at. `members` are images the suspect was trained on, None when unknown."""
+    """What the assessment looks at. `members` are images the suspect was trained on, None when unknown.
+
+    `compute` is the study's; every model is read in full precision, see `Compute.exact`.
+    """
 
     __test__ = False  # pytest: not a test class
 
@@ -115,7 +118,7 @@ def _readings(view: TestView, subject: Subject) -> list[Readings]:
     readings = []
     for state in subject.states:
         load_into(model, state)
-        readings.append(metrics.read(model, view.test, view.trigger, view.compute))
+        readings.append(metrics.read(model, view.test, view.trigger, view.compute.exact()))
     return readings
 
 
@@ -175,5 +178,5 @@ def _losses(view: TestView, subjects: Mapping[str, Subject], images: ImageSet) -
     losses = {}
     for name, subject in subjects.items():
         load_into(model, subject.states[subject.shown])
-        losses[name] = metrics.image_losses(predict(model, images.images, view.compute), images.labels)
+        losses[name] = metrics.image_losses(predict(model, images.images, view.compute.exact()), images.labels)
     return losses

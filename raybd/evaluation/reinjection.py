@@ -46,7 +46,7 @@ def reinject(
         steps: optimiser steps.
         lr: learning rate.
         batch_size: images per step.
-        compute: device, precision, threads.
+        compute: device, precision, threads; the rate is read in full precision.
         seed: of the choice of samples and of the order of batches.
 
     Returns:
@@ -76,7 +76,7 @@ def reinject(
     )
     if not math.isfinite(last.loss):
         return None
-    return attack_success_rate(attacked, test, trigger, compute)
+    return attack_success_rate(attacked, test, trigger, compute.exact())
 
 
 def poisoned_pool(clean_set: ImageSet, trigger: Trigger, poisoned_samples: int, *, seed: int) -> ImageSet:

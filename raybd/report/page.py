@@ -65,7 +65,7 @@ def context(run: ReportInput) -> dict[str, Any]:
         "why_no_examples": run.missing.get("examples", "No example images were kept."),
         "suspect": _suspect(run.suspect_card),
         "splits": _splits(run.suspect_card),
-        "provenance": _facts({k: v for k, v in run.provenance.items() if k not in {"commands", "study"}}),
+        "provenance": _provenance(run),
         "study": json.dumps(run.provenance["study"], indent=2) if "study" in run.provenance else None,
         "commands": [str(command) for command in run.provenance.get("commands", ())],
         "references": used(run),
@@ -285,6 +285,20 @@ def _splits(card: Card) -> list[dict[str, str]]:
         }
         for name, part in card["splits"].items()
     ]
+
+
+def _provenance(run: ReportInput) -> list[tuple[str, str]]:
+    """What is known of how the figures came about; how they were computed is the suspect's word, not the study's."""
+    facts = {k: v for k, v in run.provenance.items() if k not in {"commands", "study"}}
+    compute = run.suspect_card.get("compute")
+    return _facts(facts | ({"compute": _compute(compute)} if compute else {}))
+
+
+def _compute(compute: Card) -> Card:
+    """Device, precision and threads as they were, where the study may have said `auto`."""
+    precision = str(compute["precision"])
+    told = precision if precision == "fp32" else f"{precision} in training and search, fp32 in the assessment"
+    return {"device": compute["device"], "precision": told, "threads": compute["threads"]}
 
 
 def _facts(values: Card) -> list[tuple[str, str]]:

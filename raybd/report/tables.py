@@ -92,4 +92,6 @@ def cost(row: Card) -> str:
 def _registry(promotion: Card | None) -> dict[str, Any] | None:
     if promotion is None:
         return None
-    return {key: promotion[key] for key in ("name", "version", "alias", "promoted", "refusals")}
+    told = {key: promotion[key] for key in ("name", "version", "alias", "promoted", "refusals")}
+    back = promotion.get("rolled_back_to")
+    return told if back is None else told | {"rolled_back_to": back}

@@ -1,8 +1,10 @@
 """Reading the trials of a study for the page: what kind each one was, which ran a published setting."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
+from raybd.defenses import DEFENSES
 from raybd.report.contents import Card, ReportInput
 from raybd.report.style import safe
 from raybd.report.wording import name_of, seconds, short, with_interval
@@ -36,14 +38,15 @@ def references(run: ReportInput) -> Mapping[str, Card]:
 def published(run: ReportInput) -> dict[str, list[int]]:
     """Return which trials ran a setting that has a name: the name -> trial numbers.
 
-    A setting is published when it is a reference's. One that the space lists under `first:` and no reference has
-    is called that, since the space's author may have put anything there.
+    A setting is published when it is a reference's in every field of the defense, those fixed or left to their
+    default included. One that the space lists under `first:` and no reference has is called that, since the space's
+    author may have put anything there.
     """
     records = measured(run.study) if run.study else []
     found: dict[str, list[int]] = {}
     claimed: set[int] = set()
     for name, setting in _named_settings(run):
-        numbers = [r["number"] for r in records if _agree(r["setting"], setting, run.space.get("defense"))]
+        numbers = [r["number"] for r in records if _in_full(r["setting"], run.space) == setting]
         fresh = [number for number in numbers if number not in claimed]
         if fresh:
             found[name] = fresh
@@ -53,18 +56,23 @@ def published(run: ReportInput) -> dict[str, list[int]]:
 
 def _named_settings(run: ReportInput) -> list[tuple[str, Card]]:
     known = [
-        (f"published: {name_of(name)}", row["setting"]) for name, row in references(run).items() if row.get("setting")
+        (f"published: {name_of(name)}", _with_defaults(row["setting"]))
+        for name, row in references(run).items()
+        if row.get("setting")
     ]
-    first = run.space.get("first") or []
-    return known + [(f"first: {i} of the space", setting) for i, setting in enumerate(first, start=1)]
+    first = enumerate(run.space.get("first") or [], start=1)
+    return known + [(f"first: {i} of the space", _in_full(setting, run.space)) for i, setting in first]
 
 
-def _agree(trial: Card, setting: Card, defense: str | None) -> bool:
-    """A reference names every field, a trial perhaps only the searched ones: what both name must be equal."""
-    if setting.get("kind", defense) != trial.get("kind", defense):
-        return False
-    both = (trial.keys() & setting.keys()) - {"kind"}
-    return bool(both) and all(trial[key] == setting[key] for key in both)
+def _in_full(setting: Card, space: Card) -> Card:
+    """Every field of the defense that a setting of `space` stands for; it names only the searched ones."""
+    return _with_defaults({"kind": space.get("defense"), **space.get("fixed", {}), **setting})
+
+
+def _with_defaults(setting: Card) -> Card:
+    cls = DEFENSES.get(str(setting.get("kind")))
+    defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING} if cls else {}
+    return {**defaults, **setting}
 
 
 def hover(record: Card) -> str:

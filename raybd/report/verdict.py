@@ -20,7 +20,7 @@ class Verdict:
 def verdict(run: ReportInput) -> Verdict:
     """Return what became of the run, in one sentence, with the reasons."""
     if run.promotion is not None:
-        return _promoted(run, run.promotion) if run.promotion["promoted"] else _refused(run, run.promotion)
+        return _decided(run, run.promotion)
     if run.assessment is not None:
         return _assessed(run, run.assessment)
     if run.selection is not None:
@@ -34,12 +34,32 @@ def verdict(run: ReportInput) -> Verdict:
     return Verdict(word="Not searched", tone="open", sentence=sentence, details=(run.why_missing("search"),))
 
 
+def _decided(run: ReportInput, promotion: Card) -> Verdict:
+    if not promotion["promoted"]:
+        return _refused(run, promotion)
+    if promotion.get("rolled_back_to") is not None:
+        return _rolled_back(run, promotion)
+    return _promoted(run, promotion)
+
+
 def _promoted(run: ReportInput, promotion: Card) -> Verdict:
+    moved = f"{promotion['name']} version {promotion['version']} now answers to the alias “{promotion['alias']}”"
+    if run.assessment is None:
+        sentence = f"{moved}, but no assessment stands here to show why."
+        return Verdict(word="Promoted", tone="open", sentence=sentence, details=(run.why_missing("assess"),))
+    held = "every limit of the gate held on the bound of its interval, not only on the point"
+    if not _effect_shown(run.assessment):
+        sentence = f"{moved}, because {held}. But {NO_EFFECT}."
+        return Verdict(word="Promoted, no effect shown", tone="open", sentence=sentence, details=_evidence(run))
+    return Verdict(word="Promoted", tone="good", sentence=f"{moved}, because {held}.", details=_evidence(run))
+
+
+def _rolled_back(run: ReportInput, promotion: Card) -> Verdict:
     sentence = (
-        f"{promotion['name']} version {promotion['version']} now answers to the alias “{promotion['alias']}”, "
-        "because every limit of the gate held on the bound of its interval, not only on the point."
+        f"{promotion['name']} version {promotion['version']} passed the gate and was promoted, but was rolled back "
+        f"since: the alias “{promotion['alias']}” was moved to version {promotion['rolled_back_to']}."
     )
-    return Verdict(word="Promoted", tone="good", sentence=sentence, details=_evidence(run))
+    return Verdict(word="Rolled back", tone="bad", sentence=sentence, details=_evidence(run))
 
 
 def _refused(run: ReportInput, promotion: Card) -> Verdict:
@@ -54,10 +74,15 @@ def _refused(run: ReportInput, promotion: Card) -> Verdict:
 
 def _assessed(run: ReportInput, assessment: Card) -> Verdict:
     open_checks = [name_of(c["name"]) for c in assessment["checks"] if c["status"] != "passed"]
+    judged = {c["name"] for c in assessment["checks"]}
+    # A limit that nothing was judged by is not met.
+    open_checks += [name_of(k) for k, v in run.gate.items() if v is not None and k.removeprefix("max_") not in judged]
     if open_checks:
         sentence = f"The candidate was assessed and would be refused: {', '.join(open_checks)} not within the gate."
         return Verdict(word="Would be refused", tone="bad", sentence=sentence, details=_evidence(run))
     sentence = "The candidate was assessed and meets every limit of the gate; it has not been promoted."
+    if not _effect_shown(assessment):
+        sentence += f" But {NO_EFFECT}."
     details = (*_evidence(run), run.why_missing("promote"))
     return Verdict(word="Not promoted yet", tone="open", sentence=sentence, details=details)
 
@@ -68,6 +93,18 @@ def _unselected(run: ReportInput, study: Card) -> Verdict:
     sentence = f"{trials} trials were run, {feasible} within both limits of the search; no candidate came of them."
     details = (run.why_missing("select"),)
     return Verdict(word="No candidate", tone="bad" if not feasible else "open", sentence=sentence, details=details)
+
+
+NO_EFFECT = (
+    "the trigger did not clearly succeed more often on the suspect than on the candidate, so nothing shows that there "
+    "was a backdoor to remove, nor that the trigger is the attacker's"
+)
+
+
+def _effect_shown(assessment: Card) -> bool:
+    """Whether the candidate's attack success lies under the suspect's on test, interval against interval."""
+    before, after = (assessment[key]["attack_success_rate"] for key in ("suspect", "selected"))
+    return bool(after["high"] < before["low"])
 
 
 def _evidence(run: ReportInput) -> tuple[str, ...]:

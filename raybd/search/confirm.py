@@ -102,9 +102,7 @@ def confirm(
     )
     winner = min(confirmed, key=lambda c: (c.score, -statistics.mean(r.rate for r in c.clean_accuracy)))
     if not winner.score <= 1:
-        why = f"no setting met the gate again with {seeds} fresh seeds: {_scores(confirmed)} (at most 1 meets it). "
-        why += nothing_feasible(records, space=space, gate=gate)
-        return Confirmation(confirmed=confirmed, winner=None, why=why)
+        return Confirmation(confirmed=confirmed, winner=None, why=_not_again(confirmed, gate, seeds))
     return Confirmation(confirmed=confirmed, winner=winner, why=_why(winner, confirmed, gate, seeds))
 
 
@@ -152,6 +150,19 @@ def _why(winner: Confirmed, confirmed: Sequence[Confirmed], gate: Gate, seeds: i
         f"bounds are ASR {asr:.2%} (limit {gate.max_attack_success_rate:.2%}) and accuracy drop {drop:.2%} "
         f"(limit {gate.max_accuracy_drop:.2%}); the weights of the seed with the median score ship."
     )
+
+
+def _not_again(confirmed: Sequence[Confirmed], gate: Gate, seeds: int) -> str:
+    """What to say when settings met the gate in the search and none did again: they were lucky there."""
+    lines = [f"No setting met the gate again with {seeds} fresh seeds: {_scores(confirmed)} (at most 1 meets it)."]
+    for each in confirmed:
+        asr = statistics.mean(rate.high for rate in each.attack_success_rate)
+        drop = statistics.mean(difference.high for difference in each.accuracy_drop)
+        lines.append(
+            f"  trial {each.number}: mean bound of ASR {asr:.2%} (limit {gate.max_attack_success_rate:.2%}), of the "
+            f"accuracy drop {drop:.2%} (limit {gate.max_accuracy_drop:.2%})"
+        )
+    return "\n".join([*lines, "Try more trials (--trials +N), more clean data or a larger selection split."])
 
 
 def _scores(confirmed: Sequence[Confirmed]) -> str:

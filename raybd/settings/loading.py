@@ -20,11 +20,17 @@ def load_study(study: str | Path) -> StudySettings:
     """
     shipped_in = shipped_folder() / "studies"
     path = find_yaml(str(study), near=Path(), shipped_in=shipped_in, where="STUDY")
-    return parse_study(read_yaml(path), folder=path.resolve().parent, file=str(path))
+    return parse_study(read_yaml(path), folder=path.resolve().parent, file=str(path), given=str(study))
 
 
-def parse_study(mapping: Any, *, folder: Path, file: str = "study") -> StudySettings:
-    """Return the settings in `mapping`, whose relative paths count from `folder`; `file` is for messages.
+def parse_study(mapping: Any, *, folder: Path, file: str = "study", given: str = "STUDY") -> StudySettings:
+    """Return the settings in `mapping`, whose relative paths count from `folder`.
+
+    Args:
+        mapping: what a study file holds.
+        folder: of the study.
+        file: its name, for messages.
+        given: what the user called the study, for the commands that repeat it.
 
     Raises:
         BadInput: as `load_study`.
@@ -32,7 +38,7 @@ def parse_study(mapping: Any, *, folder: Path, file: str = "study") -> StudySett
     if not isinstance(mapping, Mapping):
         raise BadInput(f"{file}: expected a mapping of keys, got {mapping!r}")
     try:
-        return StudySettings.model_validate(mapping, context={"folder": folder})
+        return StudySettings.model_validate(mapping, context={"folder": folder, "given": given})
     except ValidationError as error:
         faults = [line for each in error.errors() for line in _sentences(each)]
         raise BadInput("\n".join(f"{file}: {line}" for line in faults)) from None

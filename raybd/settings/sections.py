@@ -1,12 +1,12 @@
 """The sections of a study file that are plain keys and values; components are in `components`."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raybd.data import Part, SplitPlan
 from raybd.registry import BadInput, as_number
+from raybd.tracking import free_alias, plain_name
 
 
 def _number(value: object) -> object:
@@ -22,19 +22,6 @@ def _number(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
-
-
-def plain_name(name: str) -> str:
-    """Return `name` if it can name a folder and a registered model."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise BadInput(f"expected letters, digits, '.', '_' and '-', the first a letter or digit, got {name!r}")
-    return name
-
-
-def _free_alias(alias: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", alias) or re.fullmatch(r"latest|[vV]\d+", alias):
-        raise BadInput(f"expected letters, digits, '_', '-', not 'latest' or 'v1' (taken by MLflow), got {alias!r}")
-    return alias
 
 
 class Section(BaseModel):
@@ -120,7 +107,7 @@ class TrackingSettings(Section):
 
     uri: str | None = None
     model_name: Annotated[str, AfterValidator(plain_name)] | None = None
-    alias: Annotated[str, AfterValidator(_free_alias)] = "candidate"
+    alias: Annotated[str, AfterValidator(free_alias)] = "candidate"
 
 
 class ResourceSettings(Section):

@@ -21,8 +21,8 @@ from raybd.settings.sections import (
     Section,
     SuspectSettings,
     TrackingSettings,
-    plain_name,
 )
+from raybd.tracking import plain_name
 from raybd.training import Recipe
 from raybd.triggers import Trigger
 
@@ -58,10 +58,12 @@ class StudySettings(Section):
     packages: Annotated[tuple[str, ...], Strict(False)] = ()
 
     _folder: Path = PrivateAttr()
+    _given: str = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        """Remember the folder of the study, from which relative paths count."""
+        """Remember the folder of the study, from which relative paths count, and what the user called it."""
         self._folder = context["folder"]
+        self._given = context["given"]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -74,6 +76,11 @@ class StudySettings(Section):
     def folder(self) -> Path:
         """The study's folder: relative paths and the user's own Python files are looked for here."""
         return self._folder
+
+    @property
+    def given(self) -> str:
+        """What the user called the study: a file or a shipped name."""
+        return self._given
 
     @property
     def injects(self) -> bool:
@@ -124,8 +131,9 @@ class StudySettings(Section):
         return whole
 
     def identity(self) -> str:
-        """Return a digest of what makes this study this study: all but its budget, tracking and resources."""
-        whole = {k: v for k, v in self.resolved().items() if k not in ("tracking", "resources")}
+        """Return a digest of what makes this study this study: all but budget, tracking and who does the work."""
+        whole = {k: v for k, v in self.resolved().items() if k != "tracking"}
+        whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in ("workers", "executor")}
         whole["search"] = {k: v for k, v in whole["search"].items() if k != "trials"}
         return digest_of(whole)
 

@@ -139,9 +139,14 @@ def _home(job: Job) -> Path:
 
 def _run_missing(jobs: Sequence[Job], executor: Executor) -> None:
     todo = [job for job in jobs if not _done(job)]
-    for job, outcome in zip(todo, executor.map_jobs(todo), strict=True):
+    for job, outcome in zip(todo, executor.map_jobs(todo, on_job=_keep), strict=True):
         if outcome.state == "failed":
             raise RuntimeError(f"reference {describe(job.defense)} with seed {job.seed} failed: {outcome.error}")
+
+
+def _keep(job: Job, outcome: Outcome) -> None:
+    """Write down a training as soon as it has ended: an assessment that is killed goes on from there."""
+    if outcome.state != "failed":
         write_json(_home(job) / OUTCOME, {**_identity(job), "outcome": as_json(outcome)})
 
 

@@ -1,6 +1,5 @@
 """Who does the work of a stage: Ray's workers, or this process; both run the same trials."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from raybd.artifacts import Suspect
 from raybd.evaluation.metrics import Rate
 from raybd.search import local, tuner
-from raybd.search.records import Decider, Job, OnProgress, OnTrial, Outcome
+from raybd.search.records import Decider, Job, OnJob, OnProgress, OnTrial, Outcome
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
 from raybd.stages.preparation import search_view
@@ -28,8 +27,8 @@ class Executor(Protocol):
     def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """Run what a decider asks for until it asks for nothing more."""
 
-    def map_jobs(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
-        """Run defenses on copies of the suspect; the outcomes come in order."""
+    def map_jobs(self, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> Sequence[Outcome]:
+        """Run defenses on copies of the suspect; the outcomes come in order, `on_job` hears of each as it ends."""
 
     def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> Sequence[B]:
         """Call a module-level function on every item; the results come in order."""
@@ -48,9 +47,9 @@ class LocalExecutor:
         """See `Executor.run`."""
         local.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
 
-    def map_jobs(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+    def map_jobs(self, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> Sequence[Outcome]:
         """See `Executor.map_jobs`."""
-        return local.map_jobs(self._view, jobs)
+        return local.map_jobs(self._view, jobs, on_job=on_job)
 
     def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> Sequence[B]:
         """See `Executor.map_calls`."""
@@ -58,40 +57,53 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """The study's share of Ray's workers; Ray is joined, or started here, at the first piece of work."""
+    """The study's share of Ray's workers; Ray is joined, or started, for each piece of work unless it is up."""
 
-    def __init__(self, view: SearchView, settings: StudySettings, workers: int) -> None:
+    def __init__(self, view: SearchView, settings: StudySettings) -> None:
         self._view = view
-        self._resources = settings.resources
-        self.workers = workers
+        self._settings = settings
+        self.workers = settings.resources.workers or 0
         self.reference = view.reference_accuracy
 
     def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """See `Executor.run`."""
-        with self._connected() as ray_workers:
+        with connected(self._settings) as ray_workers:
+            self.workers = ray_workers.slots
             ray_workers.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
 
-    def map_jobs(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+    def map_jobs(self, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> Sequence[Outcome]:
         """See `Executor.map_jobs`."""
         if not jobs:
             return ()
-        with self._connected() as ray_workers:
-            return ray_workers.map_jobs(self._view, jobs)
+        with connected(self._settings) as ray_workers:
+            return ray_workers.map_jobs(self._view, jobs, on_job=on_job)
 
     def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> Sequence[B]:
         """See `Executor.map_calls`."""
-        with self._connected() as ray_workers:
+        with connected(self._settings) as ray_workers:
             return ray_workers.map_calls(function, items)
 
-    @contextmanager
-    def _connected(self) -> Iterator[tuner.Workers]:
-        resources = self._resources
-        with tuner.connected(
-            cpus_per_trial=resources.cpus_per_trial,
-            gpus_per_trial=resources.gpus_per_trial,
-            workers=self.workers,
-        ) as ray_workers:
-            yield ray_workers
+
+@contextmanager
+def connected(settings: StudySettings) -> Iterator[tuner.Workers]:
+    """Join Ray, or start it, for as long as the block lasts; blocks inside it use the same."""
+    resources = settings.resources
+    with tuner.connected(
+        cpus_per_trial=resources.cpus_per_trial,
+        gpus_per_trial=resources.gpus_per_trial,
+        workers=resources.workers,
+    ) as ray_workers:
+        yield ray_workers
+
+
+@contextmanager
+def session(settings: StudySettings) -> Iterator[None]:
+    """Keep one Ray for several stages; starting it takes seconds. Nothing is started for a local study."""
+    if settings.resources.executor == "local":
+        yield
+        return
+    with connected(settings):
+        yield
 
 
 def executor(settings: StudySettings, suspect: Suspect) -> Executor:
@@ -99,13 +111,7 @@ def executor(settings: StudySettings, suspect: Suspect) -> Executor:
     view = search_view(suspect)
     if settings.resources.executor == "local":
         return LocalExecutor(view)
-    return RayExecutor(view, settings, workers_of(settings))
-
-
-def workers_of(settings: StudySettings) -> int:
-    """Return how many trials run at once: what the study says, else as many as this machine's CPUs hold."""
-    resources = settings.resources
-    return resources.workers or max(1, (os.cpu_count() or 1) // resources.cpus_per_trial)
+    return RayExecutor(view, settings)
 
 
 def both(first: Callable[P, None], second: Callable[P, None] | None) -> Callable[P, None]:

@@ -21,7 +21,7 @@ from raybd.triggers import Trigger
 from raybd.weights import load_into, load_weights, state_of
 
 WEAK_BACKDOOR = 0.9
-"""Under this ASR a planted backdoor is reported as weak: its removal would prove little."""
+"""Under this ASR a trigger is reported as weak on its suspect: removing what hardly works proves little."""
 
 
 def bench(settings: StudySettings) -> Bench:
@@ -72,13 +72,14 @@ def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -
     assert settings.suspect is not None
     model = ready.architecture.build(0)
     load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
-    return Suspect(
+    suspect = Suspect(
         how="adopt",
         bench=ready,
         state=state_of(model),
         knowledge=settings.trigger_knowledge,
         facts={"origin": origin},
     )
+    return suspect if ready.trigger is None else _with_strength(suspect)
 
 
 def injected(settings: StudySettings, ready: Bench) -> Suspect:
@@ -114,12 +115,15 @@ def injected(settings: StudySettings, ready: Bench) -> Suspect:
 
 
 def _with_strength(suspect: Suspect) -> Suspect:
-    """The suspect with a warning if its backdoor hardly took."""
+    """The suspect with a warning if its trigger hardly works."""
     ready = suspect.bench
     rate = read(suspect.model(), ready.splits.selection, suspect.trigger, ready.compute).attack_success_rate
     if rate.rate >= WEAK_BACKDOOR:
         return suspect
-    warning = f"the planted backdoor is weak: ASR {rate.rate:.1%} on selection; its removal proves little"
+    warning = (
+        f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may not be "
+        "what the model was backdoored with, and removing what hardly works proves little"
+    )
     return replace(suspect, facts={**suspect.facts, "warnings": [warning]})
 
 

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 
 from raybd.artifacts import CARD, WEIGHTS, Assessment, Candidate, Suspect
-from raybd.gate import refusals
 from raybd.registry import as_json, write_json
 from raybd.settings import StudySettings
 from raybd.stages.assessing import check_ships
 from raybd.stages.run_folder import RunFolder
-from raybd.tracking import Tracker
+from raybd.tracking import Tracker, Version
 from raybd.weights import load_into
 
 EXAMPLES = 2
@@ -25,13 +24,23 @@ def promote(
         BadInput: if the assessment is of other weights, or MLflow refuses or does not answer.
     """
     check_ships(assessment, candidate)
-    refused = refusals(assessment.checks)
+    refused = settings.gate.verdict(assessment.checks)
     card: dict[str, Any] = {"name": settings.model_name, "alias": settings.tracking.alias, "refusals": list(refused)}
     card |= {"version": None, "previous_version": None, "promoted": False, "weights_digest": assessment.weights_digest}
     if not refused:
         card |= _register(settings, suspect, candidate, assessment, folder)
     write_json(folder.stage("promote") / CARD, card)
     return card
+
+
+def rollback(settings: StudySettings, folder: RunFolder) -> Version:
+    """Give the alias back to its previous holder, and note that on this run's card if it was this run's version."""
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    restored = tracker.rollback(name=settings.model_name, alias=settings.tracking.alias)
+    card = folder.card("promote")
+    if card is not None and card["version"] == restored.previous_version:
+        write_json(folder.stage("promote") / CARD, {**card, "promoted": False, "rolled_back_to": restored.version})
+    return restored
 
 
 def _register(

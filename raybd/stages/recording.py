@@ -20,8 +20,13 @@ class SearchLog:
     """One parent run for the search, a child run for each trial, a model for each trial of the front."""
 
     def __init__(self, settings: StudySettings, suspect: Suspect, folder: RunFolder) -> None:
+        self._settings = settings
         self._suspect = suspect
         self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+
+    def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
+        """Open the parent run, and write earlier sessions' trials again: what a kill lost arrives, the rest stands."""
+        settings, suspect = self._settings, self._suspect
         self._tracker.start(
             params={"search": settings.search.model_dump(), "gate": as_json(settings.gate), "space": settings.space},
             tags={
@@ -35,9 +40,6 @@ class SearchLog:
                 "environment.yaml": yaml.safe_dump(environment(), sort_keys=False),
             },
         )
-
-    def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
-        """Write the trials of earlier sessions again: what MLflow has is left as it is, what a kill lost arrives."""
         for record in records:
             self.trial(record)
 

@@ -1,5 +1,6 @@
 """The stage `report`: gather what every stage has left and hand it to the page."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,8 @@ def _provenance(settings: StudySettings, folder: RunFolder) -> dict[str, Any]:
             "confirmation": [] if selection is None else selection["seeds"],
         },
         "workers": None if study is None else study["workers"],
-        "compute": as_json(settings.resources.model_dump()),
         "study": settings.resolved(),
-        "commands": [f"raybd run {settings.name}.yaml  # the study as resolved: study.yaml in the run folder"],
+        "commands": [f"raybd run {shlex.quote(settings.given)} --runs {shlex.quote(str(folder.path.parent.name))}"],
     }
 
 

@@ -11,12 +11,18 @@ from typing import Any
 import torch
 import yaml
 
-from raybd.artifacts import CARD
+from raybd.artifacts import CARD, Study
 from raybd.registry import BadInput, read_json, write_json
 from raybd.settings import StudySettings
 
 STUDY = "study.json"
 RESOLVED = "study.yaml"
+MADE_FROM = {
+    "select": ("search", "study_digest"),
+    "assess": ("select", "weights_digest"),
+    "promote": ("assess", "weights_digest"),
+}
+"""Which stage each is made from, and under which key its card says from what."""
 PACKAGES = ("raybd", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
@@ -61,8 +67,22 @@ class RunFolder:
         return (self.stage(word) / CARD).is_file()
 
     def card(self, word: str) -> Any:
-        """Return a stage's card, or None if it has not run."""
-        return read_json(self.stage(word) / CARD) if self.has(word) else None
+        """Return a stage's card; None if it has not run, or what it was made from has changed since."""
+        return read_json(self.stage(word) / CARD) if self.fresh(word) else None
+
+    def fresh(self, word: str) -> bool:
+        """Whether a stage's card is there and was made from what the stage before it holds now."""
+        if not self.has(word):
+            return False
+        if word not in MADE_FROM:
+            return True
+        before, key = MADE_FROM[word]
+        if not self.fresh(before):
+            return False
+        made_from = read_json(self.stage(word) / CARD).get(key)
+        if before == "search":
+            return bool(made_from == Study.load(self.stage(before)).digest)
+        return bool(made_from == read_json(self.stage(before) / CARD).get(key))
 
     @property
     def suspect(self) -> Path:
@@ -79,10 +99,11 @@ class RunFolder:
 
 def _check_owner(path: Path, settings: StudySettings) -> None:
     owner = read_json(path / STUDY)
-    if owner["identity"] != settings.identity():
+    if not isinstance(owner, dict) or owner.get("identity") != settings.identity():
         raise BadInput(
             f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
-            "search.trials, tracking and resources must stay as it was); rename the study or use another --runs"
+            "search.trials, tracking, resources.workers and resources.executor must stay as it was); rename the "
+            "study or use another --runs"
         )
 
 

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from raybd.artifacts import Study, Suspect
+from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
-from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, front_of
+from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
 from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
@@ -37,13 +37,22 @@ def _with(clock: _Clock, on_trial: OnTrial) -> OnTrial:
     return note
 
 
-def check_start(folder: Path, *, resume: bool, more: bool) -> None:
-    """Raise BadInput if `folder` holds a search and nobody said to go on with it, or the other way round."""
+def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int | None) -> None:
+    """Refuse to go on with a search nobody said to go on with, to extend none, and to lower a budget.
+
+    Raises:
+        BadInput: in words, with what to type instead.
+    """
     begun = (folder / JOURNAL).is_file()
-    if begun and not (resume or more):
+    if begun and not resume and extend is None:
         raise BadInput(f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N")
-    if more and not begun:
+    if extend is not None and not begun:
         raise BadInput(f"{folder}: there is no search to extend yet; `raybd search STUDY.yaml` begins one")
+    for name, value in (("--trials", trials), ("--trials +N", extend)):
+        if value is not None and value < 1:
+            raise BadInput(f"{name}: expected at least 1, got {value}")
+    if trials is not None and (folder / CARD).is_file() and trials < Study.load(folder).trials:
+        raise BadInput(f"--trials: this search's budget is {Study.load(folder).trials} already, got {trials}")
 
 
 def search(
@@ -73,7 +82,7 @@ def search(
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
-    with OptunaDecider.open(
+    decider = OptunaDecider.open(
         folder,
         name=settings.name,
         space=space,
@@ -86,24 +95,26 @@ def search(
         sampler=settings.search.sampler,
         seed=settings.search.seed,
         extend=extend,
-    ) as decider:
+    )
+    try:
+        discard_weights(folder / "trials", decider.records())  # what a kill left
         if on_start is not None:
             on_start(decider.trials, decider.records())
-        try:
-            note = _with(clock, on_trial)
-            executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)
-        finally:
-            records = decider.records()
-            study = Study(
-                records=tuple(as_json(record) for record in records),
-                front=front_of(records),
-                space=space.describe(),
-                sampler=settings.search.sampler,
-                seed=settings.search.seed,
-                trials=decider.trials,
-                suspect_digest=suspect.digest,
-                seconds=clock.seconds,
-                workers=executor.workers,
-                reference=executor.reference,
-            ).save(folder)
+        note = _with(clock, on_trial)
+        executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)
+    finally:
+        decider.close()
+        records = decider.records()
+        study = Study(
+            records=tuple(as_json(record) for record in records),
+            front=front_of(records),
+            space=as_json(space.describe()),
+            sampler=settings.search.sampler,
+            seed=settings.search.seed,
+            trials=decider.trials,
+            suspect_digest=suspect.digest,
+            seconds=clock.seconds,
+            workers=executor.workers,
+            reference=executor.reference,
+        ).save(folder)
     return study

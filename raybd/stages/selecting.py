@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from raybd.artifacts import CARD, Candidate, NothingFeasible, Study
-from raybd.registry import as_json, describe, revive
+from raybd.artifacts import CARD, Candidate, NothingFeasible, Study, Suspect
+from raybd.registry import BadInput, as_json, describe, revive
 from raybd.search import confirm
 from raybd.search.confirm import Confirmation, Confirmed
 from raybd.search.records import TrialRecord
@@ -17,13 +17,16 @@ from raybd.weights import load_weights, weights_digest
 NOTE = "nothing_feasible.txt"
 
 
-def select(settings: StudySettings, study: Study, *, folder: Path, executor: Executor) -> Candidate:
+def select(settings: StudySettings, suspect: Suspect, study: Study, *, folder: Path, executor: Executor) -> Candidate:
     """Choose, confirm and keep the candidate.
 
     Raises:
+        BadInput: if space or suspect are not those of the search.
         NothingFeasible: with the nearest points and what to widen; the reason is kept in the folder too.
     """
     space = settings.load_space()
+    if as_json(space.describe()) != study.space or suspect.digest != study.suspect_digest:
+        raise BadInput("select: space or suspect have changed since the search; give the changed study another name")
     records = [revive(TrialRecord, record) for record in study.records]
     trainings = folder / "confirm"
     result = confirm.confirm(
@@ -43,7 +46,7 @@ def select(settings: StudySettings, study: Study, *, folder: Path, executor: Exe
     (folder / NOTE).unlink(missing_ok=True)
     winner = result.winner
     states = tuple(load_weights(path) for path in winner.weights)
-    card = _card(result, winner, describe(space.build(winner.setting)))
+    card = _card(result, winner, describe(space.build(winner.setting))) | {"study_digest": study.digest}
     card["weights_digest"] = weights_digest(states[winner.shown])
     candidate = Candidate(card=card, states=states, shown=winner.shown).save(folder)
     shutil.rmtree(trainings)

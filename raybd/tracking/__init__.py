@@ -2,7 +2,20 @@
 
 from raybd.tracking.client import Unreachable
 from raybd.tracking.outbox import Delivered
-from raybd.tracking.registry import Version, check_names, fetch
+from raybd.tracking.registry import Version, check_names, fetch, free_alias, plain_name
 from raybd.tracking.runs import Tracker, sync
+from raybd.tracking.tracing import Untraceable, check_traceable
 
-__all__ = ["Delivered", "Tracker", "Unreachable", "Version", "check_names", "fetch", "sync"]
+__all__ = [
+    "Delivered",
+    "Tracker",
+    "Unreachable",
+    "Untraceable",
+    "Version",
+    "check_names",
+    "check_traceable",
+    "fetch",
+    "free_alias",
+    "plain_name",
+    "sync",
+]

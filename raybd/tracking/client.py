@@ -62,8 +62,11 @@ def connect(uri: str) -> Any:
         raise BadInput(f"tracking.uri: {uri} needs a database driver that is not installed ({error})") from error
 
 
-def resolve_uri(uri: str | None, run_dir: Path) -> str:
+def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str:
     """Return the absolute address of MLflow; without one it is an SQLite file in the run folder.
+
+    A relative `sqlite:///FILE` counts from `base` (the study's folder), or else from the run folder: never from
+    the working directory, which is another one for the next command.
 
     Raises:
         BadInput: for a folder (MLflow no longer writes there), an unknown scheme, or a password in it.
@@ -84,14 +87,14 @@ def resolve_uri(uri: str | None, run_dir: Path) -> str:
             "tracking.uri: expected an address without its password, which would be copied into the run; "
             "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
         )
-    return _absolute_sqlite(uri) if scheme == "sqlite" else uri
+    return _absolute_sqlite(uri, base or run_dir) if scheme == "sqlite" else uri
 
 
-def _absolute_sqlite(uri: str) -> str:
+def _absolute_sqlite(uri: str, base: Path) -> str:
     head, separator, file = uri.partition(":///")
     if not separator or not file or file == ":memory:":
         raise BadInput(f"tracking.uri: expected sqlite:///FILE, got {uri!r}")
-    return f"{head}:///{Path(file).resolve()}"
+    return f"{head}:///{(base / file).resolve()}"
 
 
 def artifact_root(uri: str, run_dir: Path) -> str | None:

@@ -17,7 +17,7 @@ class Delivery:
     """Sends the records of one run folder to one MLflow.
 
     Whatever is created is created under its record's tag, and looked for before: the runs of the folder are
-    listed once, and again after any failure, since a call that failed here may have succeeded there.
+    listed once, and again after `forget`, as after any failure: a call that failed here may have succeeded there.
     """
 
     def __init__(self, *, uri: str, run_dir: Path, study: str, run_key: str) -> None:
@@ -45,8 +45,12 @@ class Delivery:
             self.parent_id()
             return writers[record.kind](record)
         except Exception:
-            self._parent_id, self._runs = "", {}
+            self.forget()
             raise
+
+    def forget(self) -> None:
+        """Look again, at the next record, for what MLflow has: a failed call or another sender may have written."""
+        self._parent_id, self._runs = "", {}
 
     def answers(self) -> bool:
         """Tell whether MLflow does anything at all for us now."""

@@ -1,6 +1,5 @@
 """A sanitized model as an MLflow folder: the traced `pt2` graph, the safetensors weights and the card."""
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from raybd.registry import BadInput, write_json
+from raybd.registry import write_json
+from raybd.tracking.tracing import cannot_trace, check_batches, still_copy
 
 
 def export_model(model: object, folder: Path, *, weights: Path, card: Mapping[str, Any], example: np.ndarray) -> None:
@@ -25,18 +25,16 @@ def export_model(model: object, folder: Path, *, weights: Path, card: Mapping[st
         example: at least two images, float32 (n, c, h, w); a batch of one would be traced as a constant.
 
     Raises:
-        BadInput: if the model cannot be traced with a batch of any size.
+        Untraceable: if the model cannot be traced with a batch of any size.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if example.dtype != np.float32 or example.ndim != 4 or len(example) < 2:
-        raise ValueError(f"example: expected float32 (2, c, h, w), got {example.dtype} {example.shape}")
-    still = copy.deepcopy(model).cpu().eval()
+    import mlflow.pytorch
+
+    still = still_copy(model, example)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         draft = Path(temporary) / "model"
         _save(still, draft, _extra_files(Path(temporary), weights, card), example)
-        _check(still, draft, example)
+        check_batches(still, mlflow.pytorch.load_model(str(draft)), example)
         draft.rename(folder)
 
 
@@ -69,21 +67,4 @@ def _save(model: nn.Module, folder: Path, extra_files: list[str], example: np.nd
             serialization_format="pt2",
         )
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise BadInput(f"model: torch.export cannot trace {type(model).__name__} ({reason})") from error
-
-
-def _check(model: nn.Module, folder: Path, example: np.ndarray) -> None:
-    """Other batch sizes give what torch gives: tracing may have fixed the size in silence."""
-    import mlflow.pytorch
-
-    loaded = mlflow.pytorch.load_model(str(folder))
-    for images in (torch.from_numpy(example[:1]), torch.from_numpy(np.concatenate([example, example[:1]]))):
-        with torch.no_grad():
-            wanted = model(images)
-            try:
-                got = loaded(images)
-            except (RuntimeError, AssertionError) as error:
-                raise BadInput(f"model: traced, it takes only batches of {len(example)} images") from error
-        if not torch.allclose(got, wanted, rtol=1e-3, atol=1e-4):
-            raise BadInput(f"model: traced, it gives other logits for {len(images)} images than untraced")
+        raise cannot_trace(model, error) from error

@@ -3,10 +3,12 @@
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from raybd.registry import as_json, revive
 from raybd.tracking.records import Record
@@ -28,23 +30,37 @@ class Outbox:
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "outbox.jsonl"
         self._lock_path = run_dir / ".tracking.lock"
-        self._depth = 0
+        self._depth, self._holder = 0, uuid.uuid4().hex
+        self.others_wrote = False
         self.keys = {record.key for record in self.records()}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run folder's lock against other processes (re-entrant here)."""
+        """Hold the run folder's lock against other senders (re-entrant here).
+
+        The lock file names its last holder: if that was another, `others_wrote` becomes true, and what was
+        known of MLflow before no longer counts.
+        """
         if self._depth:
             yield
             return
         self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock_path.open("w") as handle:
+        with self._lock_path.open("a+") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel lets go of it even when we are killed
+            self._sign(handle)
             self._depth += 1
             try:
                 yield
             finally:
                 self._depth -= 1
+
+    def _sign(self, handle: TextIO) -> None:
+        handle.seek(0)
+        if handle.read() != self._holder:
+            self.others_wrote = True
+            handle.truncate(0)
+            handle.write(self._holder)
+            handle.flush()  # at once: a holder that is killed may have written to MLflow
 
     def append(self, record: Record) -> None:
         """Add a record, unless the same one waits already."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import BadInput
-from raybd.tracking.client import is_missing, speaking
+from raybd.tracking.client import is_missing, resolve_uri, speaking
 
 _SOURCE_TAG = "raybd.model_uri"
 _MODEL_URI = re.compile(r"models:/(?:(?P<id>m-\w+)|(?P<name>[^/:]+?)(?:@(?P<alias>[\w\-]+)|/(?P<version>\d+)))")
@@ -36,17 +36,38 @@ class Version:
 
 
 def check_names(name: str, alias: str) -> None:
-    """Refuse a model name or an alias that MLflow cannot hold.
+    """Refuse a model name (`plain_name`) or an alias (`free_alias`) that MLflow cannot hold.
 
     Raises:
         BadInput: naming `tracking.model_name` or `tracking.alias`.
     """
-    if not name.strip() or name in (".", "..") or re.search(r"[/:'\"]", name):
-        raise BadInput(f"tracking.model_name: got {name!r}; expected a name without '/', ':' and quotes")
-    if not re.fullmatch(r"[\w\-]{1,255}", alias):
-        raise BadInput(f"tracking.alias: got {alias!r}; expected letters, digits, '_' and '-'")
-    if alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
-        raise BadInput(f"tracking.alias: {alias!r} is reserved by MLflow ('latest', and 'v' with a number)")
+    for key, rule, value in (("model_name", plain_name, name), ("alias", free_alias, alias)):
+        try:
+            rule(value)
+        except BadInput as error:
+            raise BadInput(f"tracking.{key}: {error}") from error
+
+
+def plain_name(name: str) -> str:
+    """Return `name` if it can name a folder, an experiment and a registered model.
+
+    Raises:
+        BadInput: saying what was expected, without the key, which the caller knows.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadInput(f"expected letters, digits, '.', '_' and '-', the first a letter or digit, got {name!r}")
+    return name
+
+
+def free_alias(alias: str) -> str:
+    """Return `alias` if MLflow lets a person set it.
+
+    Raises:
+        BadInput: saying what was expected, without the key, which the caller knows.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,254}", alias) or re.fullmatch(r"(?i:latest|v\d+)", alias):
+        raise BadInput(f"expected letters, digits, '_', '-', not 'latest' or 'v1' (taken by MLflow), got {alias!r}")
+    return alias
 
 
 def promote(uri: str, *, name: str, alias: str, model_uri: str, tags: Mapping[str, str]) -> Version:
@@ -117,13 +138,14 @@ def rollback(uri: str, *, name: str, alias: str) -> Version:
     )
 
 
-def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path) -> Path:
+def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path, base: Path | None = None) -> Path:
     """Download the safetensors weights of a registered model into `folder` and return the file's path.
 
     Args:
         model_uri: `models:/name@alias`, `models:/name/version` or `models:/m-...`.
         tracking_uri: where the registry is.
         folder: created if need be.
+        base: the study's folder, from which a relative `sqlite:///FILE` counts; without it `folder`.
 
     Raises:
         Unreachable: if MLflow does not answer.
@@ -134,6 +156,7 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path) -> Path:
         raise BadInput(f"suspect.weights: got {model_uri!r}; expected models:/NAME@ALIAS or models:/NAME/VERSION")
     if tracking_uri is None:
         raise BadInput(f"suspect.weights: {model_uri} needs tracking.uri, the registry that holds it")
+    tracking_uri = resolve_uri(tracking_uri, folder, base)
     with speaking(tracking_uri, f"{model_uri} was not fetched") as client:
         import mlflow.artifacts
 

@@ -38,13 +38,14 @@ class Tracker:
         uri: `http://HOST:PORT`, `sqlite:///FILE`, or None for SQLite in the run folder.
         run_dir: the study's run folder; nothing is written there before the first record.
         study: the study's name; the experiment is `raybd/<study>`.
+        base: the study's folder, from which a relative `sqlite:///FILE` counts; without it the run folder.
 
     Raises:
         BadInput: if `uri` is none that MLflow can use.
     """
 
-    def __init__(self, uri: str | None, run_dir: Path, study: str) -> None:
-        self._sender = Sender(uri, run_dir, study)
+    def __init__(self, uri: str | None, run_dir: Path, study: str, *, base: Path | None = None) -> None:
+        self._sender = Sender(uri, run_dir, study, base)
         self._run_dir, self._study = run_dir, study
 
     @property
@@ -117,7 +118,7 @@ class Tracker:
             The model's address, or None while it waits in the outbox.
 
         Raises:
-            BadInput: if the model cannot be traced.
+            Untraceable: if the model cannot be traced; nothing was logged and nothing waits.
         """
         if isinstance(number, str):
             self._sender.try_now()
@@ -184,11 +185,16 @@ class Tracker:
         )
 
 
-def sync(run_dir: Path) -> Delivered:
-    """Deliver what waits in the run folder to the MLflow that its study last named.
+def sync(run_dir: Path, uri: str | None = None, *, base: Path | None = None) -> Delivered:
+    """Deliver what waits in the run folder, each record exactly once, also beside a running search.
+
+    Args:
+        run_dir: the study's run folder.
+        uri: the address that the study names now; without one, that which it last named.
+        base: the study's folder, from which a relative `sqlite:///FILE` counts; without it the run folder.
 
     Raises:
         BadInput: if nothing was ever tracked in this folder.
     """
     state = read_state(run_dir)
-    return Sender(state["uri"], run_dir, state["study"]).flush()
+    return Sender(state["uri"] if uri is None else uri, run_dir, state["study"], base).flush()

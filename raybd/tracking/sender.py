@@ -23,10 +23,12 @@ class Sender:
     The folder's identity is kept in its `tracking.json`, made when the first record is.
     """
 
-    def __init__(self, uri: str | None, run_dir: Path, study: str) -> None:
-        self.uri = resolve_uri(uri, run_dir)
+    def __init__(self, uri: str | None, run_dir: Path, study: str, base: Path | None = None) -> None:
+        self.uri = resolve_uri(uri, run_dir, base)
         self.error: Exception | None = None
-        self._given_uri, self._run_dir, self._study = uri, run_dir, study
+        # Resolved, so that `sync` finds it from anywhere; the run folder's own database moves with the folder.
+        self._kept_uri = None if uri is None else self.uri
+        self._run_dir, self._study = run_dir, study
         self._state_path = run_dir / "tracking.json"
         self._outbox = Outbox(run_dir)
         self._delivery: Delivery | None = None
@@ -50,7 +52,7 @@ class Sender:
             with self._outbox.locked():
                 new = {"run_key": uuid.uuid4().hex, "parent_run_id": None}
                 held = read_json(self._state_path) if self._state_path.exists() else new
-                state = {**held, "study": self._study, "uri": self._given_uri}
+                state = {**held, "study": self._study, "uri": self._kept_uri}
                 if state != held:
                     write_json(self._state_path, state)
             self._run_key = str(held["run_key"])
@@ -84,7 +86,15 @@ class Sender:
         return Delivered(sent=0, already_there=0, left=self.waiting, reason=self.reason)
 
     def flush(self, limit: int | None = None) -> Delivered:
-        """Deliver what waits, oldest first, at most `limit` records; each exactly once, also over crashes."""
+        """Deliver what waits, oldest first, at most `limit` records; each exactly once, also over crashes.
+
+        The lock is held from reading the list to dropping what was delivered from it: a `sync` and a running
+        search that both read the list first would each deliver all of it.
+        """
+        with self._outbox.locked():
+            return self._flush(limit)
+
+    def _flush(self, limit: int | None) -> Delivered:
         self.error, done, failed = None, {}, None
         try:
             for record in self._outbox.records()[:limit]:
@@ -164,6 +174,9 @@ class Sender:
         if self._delivery is None:
             key = self.run_key
             self._delivery = Delivery(uri=self.uri, run_dir=self._run_dir, study=self._study, run_key=key)
+        if self._outbox.others_wrote:
+            self._delivery.forget()
+            self._outbox.others_wrote = False
         return self._delivery
 
 

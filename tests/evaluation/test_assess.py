@@ -135,6 +135,19 @@ def test_the_two_readings_have_their_own_members_and_partners() -> None:
     assert second.rise.value == 0
 
 
+def test_a_study_in_bf16_is_assessed_in_the_precision_that_ships() -> None:
+    fast = replace(view(), compute=replace(CPU, precision="bf16"))
+    given = subjects()
+    rough = read(victim().planted.model, splits().test, victim().planted.trigger, fast.compute)
+    seen, exact = examine(fast, given), examine(view(), given)
+    assert not torch.equal(rough.losses, exact["suspect"].readings.losses)  # else this test shows nothing
+    for name in given:
+        assert torch.equal(seen[name].readings.losses, exact[name].readings.losses)
+        assert seen[name].row == exact[name].row
+    kept = {"trained_on": splits().clean_set, "same_images": given["suspect"]}
+    assert membership(fast, given, seen, **kept) == membership(view(), given, exact, **kept)  # type: ignore[arg-type]
+
+
 def test_a_collapsed_model_gets_no_reading() -> None:
     given = subjects()
     read_ = membership(view(), given, examine(view(), given), trained_on=splits().clean_set, same_images=None)

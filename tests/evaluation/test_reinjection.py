@@ -1,5 +1,7 @@
 import copy
 import math
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from raybd.data import ImageSet
 from raybd.evaluation.metrics import Rate
 from raybd.evaluation.reinjection import poisoned_pool, reinject
 from raybd.registry import BadInput
+from raybd.training import Compute
 from raybd.triggers import Patch
 from tests.evaluation.fakes import CPU
 
@@ -34,7 +37,9 @@ def small_net() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, CLASSES))
 
 
-def attack(model: nn.Module, poisoned_samples: int, seed: int = 0, lr: float = 0.05) -> Rate | None:
+def attack(
+    model: nn.Module, poisoned_samples: int, seed: int = 0, lr: float = 0.05, compute: Compute = CPU
+) -> Rate | None:
     return reinject(
         model,
         CLEAN,
@@ -44,9 +49,30 @@ def attack(model: nn.Module, poisoned_samples: int, seed: int = 0, lr: float = 0
         steps=120,
         lr=lr,
         batch_size=16,
-        compute=CPU,
+        compute=compute,
         seed=seed,
     )
+
+
+class Watched(nn.Module):
+    """Notes for each forward pass whether it learns and whether it runs in reduced precision."""
+
+    seen: ClassVar[list[tuple[bool, bool]]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        out: Tensor = self.net(x)
+        return out
+
+
+def test_it_trains_in_the_studys_precision_and_is_read_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "seen", [])
+    attack(Watched(), 5, compute=replace(CPU, precision="bf16"))
+    assert set(Watched.seen) == {(True, True), (False, False)}
 
 
 def rows(images: Tensor) -> set[bytes]:

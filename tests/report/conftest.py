@@ -116,7 +116,7 @@ def trial(random: np.random.Generator, number: int) -> dict[str, Any]:
         "number": number,
         "state": "failed" if failed else "pruned" if pruned else "complete",
         "collapsed": bool(collapsed),
-        "reason": "training loss at or above ln(43) after two cycles" if collapsed else "",
+        "reason": "the loss was at or above ln(43) = 3.76 at the ends of 3 successive cycles" if collapsed else "",
         "setting": setting,
         "seed": 1000 + number,
         "clean_accuracy": None if failed else rate(accuracy, N_SELECTION),

@@ -59,6 +59,22 @@ def test_published_settings_are_framed_or_marked_as_measured_on_test(run: Report
     assert published(without(run, "assessment")) == {"first: 1 of the space": [0]}
 
 
+def test_a_setting_is_published_only_if_its_fixed_fields_are_too(run: ReportInput) -> None:
+    plain_sgd = {**run.space, "fixed": {**run.space["fixed"], "momentum": 0.0}}
+    assert published(replace(run, space=plain_sgd)) == {"first: 1 of the space": [0]}
+    # What the space does not name is the defense's default: here batches of 128, which the reference has too.
+    fewer = {k: v for k, v in run.space["fixed"].items() if k != "batch_size"}
+    known = {"published: super-fine-tuning, paper's values": [0]}
+    assert published(replace(run, space={**run.space, "fixed": fewer})) == known
+    assert run.assessment is not None
+    paper = run.assessment["references"]["super_fine_tuning"]
+    paper = {**paper, "setting": {**paper["setting"], "batch_size": 64}}
+    other = {**run.assessment, "references": {"super_fine_tuning": paper}}
+    assert published(replace(run, space={**run.space, "fixed": fewer}, assessment=other)) == {
+        "first: 1 of the space": [0]
+    }
+
+
 def test_the_gate_corner_is_the_suspect_minus_the_drop(run: ReportInput) -> None:
     assert run.study is not None
 

@@ -12,6 +12,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from raybd.report import ReportInput, write
+from raybd.report.page import context
 
 ALL = ("study", "selection", "assessment", "promotion", "schedule", "examples")
 Page = Callable[[ReportInput], str]
@@ -124,6 +125,22 @@ def test_text_from_outside_is_never_markup(run: ReportInput, page: Page) -> None
     assert "&lt;script&gt;alert(1)" in text
     # plotly reads a little markup in hover labels: there it is escaped twice over.
     assert any("&lt;/script&gt;" in json.dumps(figure) for figure in figures(text))
+
+
+@pytest.mark.parametrize(("precision", "told"), [("fp32", "fp32"), ("bf16", "fp32 in the assessment")])
+def test_the_page_says_how_the_figures_were_computed_not_what_was_asked_for(
+    run: ReportInput, precision: str, told: str
+) -> None:
+    compute = {"device": "cuda", "precision": precision, "channels_last": True, "threads": 3}
+    asked = {**run.provenance, "compute": {"precision": "auto", "threads_per_trial": 1}}
+    lines = dict(
+        context(replace(run, suspect_card={**run.suspect_card, "compute": compute}, provenance=asked))["provenance"]
+    )
+
+    assert (lines["compute: device"], lines["compute: threads"]) == ("cuda", "3")
+    assert told in lines["compute: precision"]
+    assert precision in lines["compute: precision"]
+    assert "auto" not in lines.values()
 
 
 def test_a_run_that_is_written_twice_gives_the_same_bytes(run: ReportInput, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ def test_summary_json_holds_every_field_of_the_contract(run: ReportInput, tmp_pa
         "promoted": True,
         "refusals": [],
     }
+    assert run.promotion is not None
+    back = replace(run, promotion={**run.promotion, "rolled_back_to": "2"})
+    assert summarise(back)["registry"] == data["registry"] | {"rolled_back_to": "2"}
     assert data["trigger_knowledge"] == "given"
     assert data["sequela"]["membership"]["suspect_members"]["rise"]["n"] == 9000
     assert data["missing"] == {}

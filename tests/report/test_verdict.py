@@ -51,6 +51,43 @@ def test_a_promotion_names_version_and_alias(run: ReportInput) -> None:
     assert "“candidate”" in said.sentence
 
 
+@pytest.mark.parametrize("hits", [50, 60, 20])  # as often as the candidate, a little more, less: all within 5 %
+def test_a_trigger_that_never_worked_gets_no_green_verdict(run: ReportInput, hits: int) -> None:
+    assert run.assessment is not None
+    suspect = {**run.assessment["suspect"], "attack_success_rate": rate(hits, 3880)}
+    idle = replace(run, assessment={**run.assessment, "suspect": suspect})
+
+    for said in (verdict(idle), verdict(replace(idle, promotion=None))):
+        assert said.tone == "open"
+        assert "nothing shows that there was a backdoor to remove" in said.sentence
+    assert verdict(idle).word == "Promoted, no effect shown"
+    assert "nothing shows" not in verdict(run).sentence
+
+
+def test_a_promotion_without_its_assessment_is_not_green(run: ReportInput, without: Any) -> None:
+    said = verdict(without(run, "assessment"))
+
+    assert said.tone == "open"
+    assert "every limit" not in said.sentence
+
+
+def test_a_promotion_that_was_taken_back_says_so(run: ReportInput) -> None:
+    assert run.promotion is not None
+    said = verdict(replace(run, promotion={**run.promotion, "rolled_back_to": "2"}))
+
+    assert (said.word, said.tone) == ("Rolled back", "bad")
+    assert "alias “candidate” was moved to version 2" in said.sentence
+    assert "now answers" not in said.sentence
+
+
+def test_a_limit_that_nothing_was_judged_by_is_not_met(run: ReportInput) -> None:
+    assert run.assessment is not None
+    said = verdict(replace(run, promotion=None, assessment={**run.assessment, "checks": []}))
+
+    assert said.word == "Would be refused"
+    assert "attack success rate" in said.sentence
+
+
 def test_a_refusal_names_each_limit_and_keeps_reasons_that_are_no_check(run: ReportInput) -> None:
     assert run.assessment is not None
     first, *rest = run.assessment["checks"]

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from raybd.registry import BadInput
-from raybd.tracking import Unreachable, fetch
+from raybd.tracking import Unreachable, Untraceable, check_traceable, fetch
 from raybd.tracking.client import connect
 from tests.tracking.conftest import by_name, trial
 
@@ -113,6 +114,14 @@ def test_a_model_that_is_not_there_is_named(tracker, tmp_path, uri):
         fetch(uri, tracking_uri=tracker.uri, folder=tmp_path / "got")
 
 
+def test_a_relative_registry_is_the_studys(tracker, address, tmp_path):
+    tracker.promote(name="demo", alias="candidate", model_uri=address, tags={})
+    got = fetch(
+        "models:/demo@candidate", tracking_uri="sqlite:///mlflow.db", folder=tmp_path / "got", base=tracker._run_dir
+    )
+    assert got.is_file()
+
+
 def test_an_alias_that_is_not_there_is_named(tracker, address, tmp_path):
     tracker.promote(name="demo", alias="candidate", model_uri=address, tags={})
     with pytest.raises(BadInput, match="no models:/demo@champion"):
@@ -151,9 +160,21 @@ class OnPixels(nn.Module):
 
 @pytest.mark.parametrize("model", [OneByOne(), OnPixels()])
 def test_a_model_that_cannot_be_traced_is_said(tracker, net, model):
-    with pytest.raises(BadInput, match=r"^model: "):
+    assert issubclass(Untraceable, BadInput)
+    with pytest.raises(Untraceable, match=r"^model: "):
         tracker.model("candidate", **{**net.given, "model": model})
     assert tracker.waiting == 0
+    with pytest.raises(Untraceable, match=r"^model: "):
+        check_traceable(model, net.given["example"])
+
+
+def test_a_model_that_can_be_traced_passes_without_mlflow_and_is_left_as_it_was(net, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # importing it takes seconds, here an error
+    net.model.train()
+    before = copy.deepcopy(net.model.state_dict())
+    check_traceable(net.model, net.given["example"])
+    assert net.model.training
+    assert all(torch.equal(before[name], value) for name, value in net.model.state_dict().items())
 
 
 def test_one_example_would_fix_the_batch_and_is_refused(tracker, net):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -259,3 +260,51 @@ def test_two_senders_of_one_folder_do_not_deliver_the_same_twice(outage):
     second.trial(trial(0))
     second.trial(trial(1))
     assert set(by_name(first)) == EVERYTHING
+
+
+def test_a_sync_in_the_midst_of_a_searchs_own_delivery_doubles_nothing(outage, monkeypatch):
+    real, syncs = delivery.Delivery.deliver, []
+
+    def deliver(self, record):
+        sent = real(self, record)
+        if not syncs:  # the search has delivered its first record, and knows the list of the others
+            syncs.append(threading.Thread(target=sync, args=[outage]))
+            syncs[0].start()
+            syncs[0].join(2)
+        return sent
+
+    monkeypatch.setattr(delivery.Delivery, "deliver", deliver)
+    tracker = Tracker(None, outage, "demo")
+    assert tracker._sender.flush().left == 0
+    syncs[0].join()
+    check_everything_is_there_once(tracker)
+
+
+def test_what_another_sender_wrote_since_is_not_written_again(tracker, run_dir):
+    tracker.trial(trial(0))  # from now on it knows what MLflow holds
+    Tracker(None, run_dir, "demo").trial(trial(1))
+    tracker.trial(trial(1))
+    assert set(by_name(tracker)) == {"demo", "trial-0", "trial-1"}
+
+
+def test_a_relative_database_is_the_studys_for_every_command_wherever_it_runs(run_dir, tmp_path, monkeypatch):
+    base = tmp_path / "study"
+    base.mkdir()
+    (run_dir / "mlflow.db").rename(base / "team.db")
+    tracker = Tracker("sqlite:///team.db", run_dir, "demo", base=base)
+    assert tracker.uri == f"sqlite:///{base / 'team.db'}"
+    with monkeypatch.context() as during:
+        during.setattr(delivery, "connect", lambda uri: Line(None))  # down
+        tracker.trial(trial(0))
+    assert tracker.waiting == 1
+    monkeypatch.chdir(run_dir)
+    assert sync(run_dir).sent == 1
+    assert set(by_name(tracker)) == {"demo", "trial-0"}
+    assert not list(run_dir.glob("*.db*"))
+
+
+def test_sync_goes_to_the_address_that_the_study_names_now(waiting, run_dir):
+    shutil.copytree(waiting, run_dir, dirs_exist_ok=True)  # it last named a server that is gone
+    assert sync(run_dir, "sqlite:///mlflow.db").left == 0
+    check_everything_is_there_once(Tracker(None, run_dir, "demo"))
+    assert json.loads((run_dir / "tracking.json").read_text())["uri"] == f"sqlite:///{run_dir / 'mlflow.db'}"

@@ -136,13 +136,13 @@ def test_an_interruption_anywhere_leaves_the_old_holder_and_a_repeat_completes(t
     assert tracker.rollback(name="demo", alias="candidate").version == "1"
 
 
-@pytest.mark.parametrize("alias", ["latest", "Latest", "v3", "V12", "a/b", "a:b", "a b", ""])
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v3", "V12", "a/b", "a:b", "a b", "1st", ""])
 def test_an_alias_that_mlflow_reserves_is_refused(tracker, alias):
     with pytest.raises(BadInput, match=r"^tracking\.alias: "):
         tracker.promote(name="demo", alias=alias, model_uri="models:/m-1", tags={})
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", " ", "", "..", "it's"])
+@pytest.mark.parametrize("name", ["a/b", "a:b", " ", "", "..", "it's", "two words"])
 def test_a_model_name_that_mlflow_cannot_hold_is_refused(tracker, name):
     with pytest.raises(BadInput, match=r"^tracking\.model_name: "):
         tracker.promote(name=name, alias="candidate", model_uri="models:/m-1", tags={})
