@@ -119,9 +119,9 @@ def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
         seed=settings.search.seed,
         folder=folder.stage("assess"),
         executor=execution.executor(settings, suspect),
-    ).save(folder.stage("assess"))
-    recording.assessment(settings, assessment, folder)
-    return assessment
+    )
+    recording.assessment(settings, assessment, folder)  # first: what is saved is taken as done, and never said again
+    return assessment.save(folder.stage("assess"))
 
 
 def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
@@ -154,13 +154,14 @@ def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
     """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
     folder, suspect = _opened(settings, runs)
     page = reporting.write(settings, suspect, folder)
-    recording.finish(settings, folder, page)
+    recording.finish(settings, suspect, folder, page)
     return page
 
 
 def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
     """Deliver to MLflow what waited in the run folder while the server was down, each record exactly once."""
-    return tracking.sync(RunFolder.open(settings, runs, create=False).path)
+    folder = RunFolder.open(settings, runs, create=False)
+    return tracking.sync(folder.path, settings.tracking.uri, base=settings.folder)
 
 
 def run(

@@ -79,6 +79,8 @@ def promotion(card: Mapping[str, Any]) -> None:
     """Print which version now holds the alias, or each limit that refused it."""
     if card["promoted"]:
         _line(f"promoted: {card['name']} version {card['version']} is now '{card['alias']}'")
+    elif "rolled_back_to" in card:
+        _line(f"rolled back: {card['name']} version {card['rolled_back_to']} holds '{card['alias']}' again")
     for refusal in card["refusals"]:
         _line(f"refused: {refusal}")
 

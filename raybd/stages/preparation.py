@@ -4,6 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raybd.artifacts import Bench, Suspect
 from raybd.attacks import Workshop
 from raybd.data import split
@@ -15,11 +18,12 @@ from raybd.scenarios import SCENARIOS
 from raybd.search.view import SearchView
 from raybd.seeds import derive
 from raybd.settings import StudySettings
-from raybd.tracking import fetch
+from raybd.tracking import Untraceable, check_traceable, fetch
 from raybd.training import Compute
 from raybd.triggers import Trigger
 from raybd.weights import load_into, load_weights, state_of
 
+EXAMPLES = 2
 WEAK_BACKDOOR = 0.9
 """Under this ASR a trigger is reported as weak on its suspect: removing what hardly works proves little."""
 
@@ -79,7 +83,7 @@ def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -
         knowledge=settings.trigger_knowledge,
         facts={"origin": origin},
     )
-    return suspect if ready.trigger is None else _with_strength(suspect)
+    return _with_warnings(suspect)
 
 
 def injected(settings: StudySettings, ready: Bench) -> Suspect:
@@ -111,20 +115,30 @@ def injected(settings: StudySettings, ready: Bench) -> Suspect:
         "twin": as_json(check),
         "training_seconds": victim.planted.last.seconds,
     }
-    return _with_strength(Suspect.from_victim(victim, ready, facts))
+    return _with_warnings(Suspect.from_victim(victim, ready, facts))
 
 
-def _with_strength(suspect: Suspect) -> Suspect:
-    """The suspect with a warning if its trigger hardly works."""
-    ready = suspect.bench
-    rate = read(suspect.model(), ready.splits.selection, suspect.trigger, ready.compute).attack_success_rate
-    if rate.rate >= WEAK_BACKDOOR:
-        return suspect
-    warning = (
-        f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may not be "
-        "what the model was backdoored with, and removing what hardly works proves little"
-    )
-    return replace(suspect, facts={**suspect.facts, "warnings": [warning]})
+def _with_warnings(suspect: Suspect) -> Suspect:
+    """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
+    ready, found = suspect.bench, []
+    if ready.trigger is not None:
+        rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
+        if rate.rate < WEAK_BACKDOOR:
+            found.append(
+                f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
+                "not be what the model was backdoored with, and removing what hardly works proves little"
+            )
+    try:
+        check_traceable(suspect.model(), example_images(ready))
+    except Untraceable as error:
+        found.append(f"this model can be searched and assessed, but not registered: {error}")
+    return replace(suspect, facts={**suspect.facts, "warnings": found}) if found else suspect
+
+
+def example_images(ready: Bench) -> NDArray[np.float32]:
+    """Return two images of the clean set as the model takes them: float32 (2, c, h, w) in [0, 1]."""
+    example: NDArray[np.float32] = (ready.splits.clean_set.images[:EXAMPLES].float() / 255).numpy()
+    return example
 
 
 def search_view(suspect: Suspect) -> SearchView:
@@ -167,7 +181,8 @@ def weights_file(settings: StudySettings, scratch: Path) -> tuple[Path, str]:
         return settings.folder / weights, Path(weights).name
     if settings.tracking.uri is None:
         raise BadInput(f"suspect.weights: {weights} is in a registry; say which: tracking.uri is null")
-    return fetch(weights, tracking_uri=settings.tracking.uri, folder=scratch), weights
+    file = fetch(weights, tracking_uri=settings.tracking.uri, folder=scratch, base=settings.folder)
+    return file, weights
 
 
 def overview(settings: StudySettings, ready: Bench, origin: str) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from typing import Any
 
-import numpy as np
-
 from raybd.artifacts import CARD, WEIGHTS, Assessment, Candidate, Suspect
 from raybd.registry import as_json, write_json
 from raybd.settings import StudySettings
 from raybd.stages.assessing import check_ships
+from raybd.stages.preparation import example_images
 from raybd.stages.run_folder import RunFolder
 from raybd.tracking import Tracker, Version
 from raybd.weights import load_into
-
-EXAMPLES = 2
 
 
 def promote(
@@ -35,7 +32,7 @@ def promote(
 
 def rollback(settings: StudySettings, folder: RunFolder) -> Version:
     """Give the alias back to its previous holder, and note that on this run's card if it was this run's version."""
-    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
     restored = tracker.rollback(name=settings.model_name, alias=settings.tracking.alias)
     card = folder.card("promote")
     if card is not None and card["version"] == restored.previous_version:
@@ -46,7 +43,7 @@ def rollback(settings: StudySettings, folder: RunFolder) -> Version:
 def _register(
     settings: StudySettings, suspect: Suspect, candidate: Candidate, assessment: Assessment, folder: RunFolder
 ) -> dict[str, Any]:
-    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
     model = suspect.model()
     load_into(model, candidate.states[candidate.shown])
     address = tracker.model(
@@ -54,7 +51,7 @@ def _register(
         model=model,
         weights=folder.stage("select") / WEIGHTS,
         card={"candidate": candidate.card, "assessment": as_json(assessment)},
-        example=example_images(suspect),
+        example=example_images(suspect.bench),
     )
     version = tracker.promote(
         name=settings.model_name,
@@ -68,13 +65,6 @@ def _register(
         "promoted": True,
         "uri": f"models:/{settings.model_name}@{settings.tracking.alias}",
     }
-
-
-def example_images(suspect: Suspect) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """Return two images of the clean set as the model takes them: float32 (2, c, h, w) in [0, 1]."""
-    images = suspect.bench.splits.clean_set.images[:EXAMPLES]
-    example: np.ndarray[Any, np.dtype[np.float32]] = (images.float() / 255).numpy()
-    return example
 
 
 def _tags(suspect: Suspect, candidate: Candidate, assessment: Assessment) -> dict[str, Any]:

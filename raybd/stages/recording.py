@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from raybd.artifacts import WEIGHTS, Assessment, Study, Suspect
-from raybd.registry import as_json, read_json
+from raybd.registry import as_json, read_json, revive
 from raybd.search.records import TrialRecord, weights_of
 from raybd.settings import StudySettings
-from raybd.stages.promoting import example_images
+from raybd.stages.preparation import example_images
 from raybd.stages.run_folder import RunFolder, environment
-from raybd.tracking import Tracker
+from raybd.tracking import Tracker, Untraceable
 from raybd.weights import load_into, load_weights
 
 
@@ -22,7 +22,7 @@ class SearchLog:
     def __init__(self, settings: StudySettings, suspect: Suspect, folder: RunFolder) -> None:
         self._settings = settings
         self._suspect = suspect
-        self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+        self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
 
     def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
         """Open the parent run, and write earlier sessions' trials again: what a kill lost arrives, the rest stands."""
@@ -48,29 +48,40 @@ class SearchLog:
         self._tracker.trial(as_json(record))
 
     def front(self, study: Study, folder: Path) -> None:
-        """Log the model of every trial on the front whose weights are there."""
+        """Log the model of every trial on the front; none, if the suspect's card warns that none can be exported."""
         records = {record["number"]: record for record in study.records}
         model = self._suspect.model()
+        example = example_images(self._suspect.bench)
         for number in study.front:
             weights = weights_of(folder / "trials", number)
             load_into(model, load_weights(weights))
-            example = example_images(self._suspect)
-            self._tracker.model(number, model=model, weights=weights, card=records[number], example=example)
+            try:
+                self._tracker.model(number, model=model, weights=weights, card=records[number], example=example)
+            except Untraceable:
+                return
 
 
 def assessment(settings: StudySettings, measured: Assessment, folder: RunFolder) -> None:
     """Write the table's rows and the sequela."""
-    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
     rows = {"suspect": measured.suspect, **measured.references, "candidate": measured.selected}
     for name, row in rows.items():
         tracker.reference(name, as_json(row))
     tracker.sequela(as_json(measured.sequela))
 
 
-def finish(settings: StudySettings, folder: RunFolder, page: Path) -> None:
-    """Close the parent run with the summary's figures, its files and the words that were done."""
+def finish(settings: StudySettings, suspect: Suspect, folder: RunFolder, page: Path) -> None:
+    """Close the parent run with the summary's figures, its files and the words that were done.
+
+    Trials and models are said again: MLflow keeps one of each, and what a kill between stages lost arrives.
+    """
+    if folder.has("search"):
+        log, study = SearchLog(settings, suspect, folder), Study.load(folder.stage("search"))
+        for record in study.records:
+            log.trial(revive(TrialRecord, record))
+        log.front(study, folder.stage("search"))
     summary = read_json(folder.path / "summary.json")
-    tracker = Tracker(settings.tracking.uri, folder.path, settings.name)
+    tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
     files: dict[str, str | Path] = {"report.html": page, "summary.json": folder.path / "summary.json"}
     if folder.has("select"):
         files["candidate.safetensors"] = folder.stage("select") / WEIGHTS
