@@ -64,7 +64,7 @@ space: {space}
 search: {{trials: {trials}, sampler: tpe, seed: {seed}, max_accuracy_drop: 0.02}}
 references: [{references}]
 gate:
-  {{max_attack_success_rate: 0.05, max_accuracy_drop: 0.03,
+  {{max_attack_success_rate: 0.05, max_accuracy_drop: 0.04,
     max_class_accuracy_drop: 0.25, max_membership_auc_rise: 0.03}}
 tracking: {{uri: null, model_name: gtsrb-classifier, alias: candidate}}
 resources: {{precision: {precision}, workers: {workers}}}
