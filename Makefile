@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EVERYDAY := not slow and not gpu and not cluster
+# Two processes of one thread; a file stays with one of them, because its tests share what is slow to make.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: help demo test test-all check format clean
 
@@ -19,17 +21,17 @@ demo: $(VENV)/installed ## install, then run the whole main job on data that nee
 	$(BIN)/raybd run demo
 
 test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, offline, no GPU
-	$(BIN)/python -m pytest -m "$(EVERYDAY)"
+	$(PYTEST) -m "$(EVERYDAY)"
 
 test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
-	$(BIN)/python -m pytest -m "not gpu and not cluster"
+	$(PYTEST) -m "not gpu and not cluster"
 
 check: $(VENV)/installed-test ## format, lint, types, import contracts, everyday tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "$(EVERYDAY)"
+	$(PYTEST) -m "$(EVERYDAY)"
 
 format: $(VENV)/installed-test ## put the code into the house format
 	$(BIN)/ruff format .

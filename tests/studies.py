@@ -17,14 +17,14 @@ SPACE = {
         "epochs": {"type": "int", "low": 4, "high": 20},
         "clean_fraction": {"type": "categorical", "choices": [0.5, 1.0]},
     },
-    "first": [{"lr_max1": 0.3, "lr_max2": 0.03, "epochs": 20, "clean_fraction": 1.0}],
+    "first": [{"lr_max1": 0.4, "lr_max2": 0.03, "epochs": 20, "clean_fraction": 1.0}],
 }
 
 STUDY: dict[str, Any] = {
     "name": "tiny",
-    "model": {"name": "small_resnet"},
+    "model": {"name": "small_convnet"},
     "attack": {"kind": "badnets", "poison_ratio": 0.1, "target_label": 0, "size": 2},
-    "training": {"epochs": 10, "lr": 0.05, "batch_size": 32},
+    "training": {"epochs": 15, "lr": 0.05, "batch_size": 32},
     "data": {
         "source": "digits",
         "clean_set": {"from": "train", "size": 250},

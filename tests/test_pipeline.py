@@ -94,7 +94,7 @@ def test_a_promoted_model_can_be_adopted_from_the_registry(done: tuple[StudySett
         model=None,
         attack=None,
         training=None,
-        suspect={"name": "small_resnet", "weights": "models:/tiny@candidate"},
+        suspect={"name": "small_convnet", "weights": "models:/tiny@candidate"},
         trigger={"kind": "patch", "size": 2, "target_label": 0},
         data={"members": {"from": "train"}},
         tracking={"uri": uri},
@@ -110,7 +110,7 @@ def test_a_registry_address_without_a_registry_is_refused(tmp_path: Path) -> Non
         model=None,
         attack=None,
         training=None,
-        suspect={"name": "small_resnet", "weights": "models:/tiny@candidate"},
+        suspect={"name": "small_convnet", "weights": "models:/tiny@candidate"},
         trigger={"kind": "patch", "size": 2, "target_label": 0},
         data={"members": {"from": "train"}},
     )
@@ -242,7 +242,7 @@ def test_an_unknown_trigger_is_taken_in_and_refused_by_search(tmp_path: Path, do
         model=None,
         attack=None,
         training=None,
-        suspect={"name": "small_resnet", "weights": "suspect.pth", "state_dict_key": "net"},
+        suspect={"name": "small_convnet", "weights": "suspect.pth", "state_dict_key": "net"},
         trigger="unknown",
         data={"members": {"from": "train"}},
     )
@@ -320,7 +320,7 @@ def test_a_given_trigger_that_does_not_work_is_warned_of(tmp_path: Path, done: t
         model=None,
         attack=None,
         training=None,
-        suspect={"name": "small_resnet", "weights": "suspect.pth"},
+        suspect={"name": "small_convnet", "weights": "suspect.pth"},
         trigger={"kind": "patch", "size": 1, "row": 0, "column": 0, "value": 10, "target_label": 0},
         data={"members": {"from": "train"}},
     )
@@ -331,7 +331,7 @@ def test_a_given_trigger_that_does_not_work_is_warned_of(tmp_path: Path, done: t
 def test_an_edited_network_file_is_another_suspect(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
     """The weights still fit and the name is the same, but trials of two networks must not mix."""
     nets = tmp_path / "nets.py"
-    source = "from raybd.architectures import small_resnet\n\n\ndef build():\n    return small_resnet(10, 1)\n"
+    source = "from raybd.architectures import small_convnet\n\n\ndef build():\n    return small_convnet(10, 1)\n"
     nets.write_text(source, encoding="utf-8")
     torch.save(load_weights(done[1] / "tiny" / "inject" / "weights.safetensors"), tmp_path / "suspect.pth")
     settings = study(
