@@ -84,6 +84,7 @@ def _torchvision_resnet(name: str) -> Callable[..., nn.Module]:
     """A torchvision ResNet whose stem keeps small images: 3x3 at stride 1, no max-pooling."""
 
     def build(classes: int, channels: int) -> nn.Module:
+        """Return a torchvision ResNet whose stem keeps small images: 3x3 at stride 1, no max-pooling."""
         from torchvision import models  # here, because it takes seconds to import and few studies need it
 
         model: nn.Module = models.get_model(name, weights=None, num_classes=classes)

@@ -102,7 +102,7 @@ def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
         NothingFeasible: if no setting meets the gate on selection, or none does again with fresh seeds.
     """
     folder, suspect = _opened(settings, runs)
-    study = Study.load(folder.stage("search"))
+    study = Study.load(folder.require("search"))
     executor = execution.executor(settings, suspect)
     return selecting.select(settings, suspect, study, folder=folder.stage("select"), executor=executor)
 
@@ -110,7 +110,7 @@ def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
 def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
     """Measure suspect, references and candidate on the test split, with the sequela."""
     folder, suspect = _opened(settings, runs)
-    candidate = Candidate.load(folder.stage("select"))
+    candidate = Candidate.load(folder.require("select"))
     assessment = assessing.assess(
         suspect,
         candidate,
@@ -132,8 +132,8 @@ def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
         BadInput: if MLflow refuses or does not answer; the alias has not moved.
     """
     folder, suspect = _opened(settings, runs)
-    candidate = Candidate.load(folder.stage("select"))
-    assessment = Assessment.load(folder.stage("assess"))
+    candidate = Candidate.load(folder.require("select"))
+    assessment = Assessment.load(folder.require("assess"))
     card = promoting.promote(settings, suspect, candidate, assessment, folder)
     if card["refusals"]:
         raise GateRefused("the gate refused this candidate:\n" + "\n".join(f"- {r}" for r in card["refusals"]))
@@ -218,7 +218,8 @@ def validate(settings: StudySettings) -> dict[str, Any]:
     if settings.suspect is not None:
         with tempfile.TemporaryDirectory() as scratch:
             weights, origin = preparation.weights_file(settings, Path(scratch))
-            preparation.adopted(settings, ready, weights, origin)
+            suspect = preparation.adopted(settings, ready, weights, origin)
+        return preparation.overview(settings, ready, origin, suspect.facts.get("warnings", ()))
     return preparation.overview(settings, ready, origin)
 
 

@@ -1,6 +1,7 @@
 """Studies small enough for a test: the demo's digits with little training, run in this process."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,11 @@ def study(folder: Path, *, space: dict[str, Any] = SPACE, **changes: Any) -> Stu
         else:
             whole[key] = {**whole[key], **value} if isinstance(value, dict) and key in whole else value
     return parse_study(whole, folder=folder)
+
+
+def card(runs: Path, word: str, name: str = "tiny") -> Any:
+    return json.loads((runs / name / word / "card.json").read_text(encoding="utf-8"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,8 +1,8 @@
 """The command line answers at once, says what went wrong in one message, and ends with the code of its kind."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,13 +35,14 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
 
 
 def test_help_answers_in_under_a_second() -> None:
-    """Best of three, because a busy machine is slow at everything."""
+    """In seconds of CPU, the best of three, because a busy machine is slow at everything."""
     command = [sys.executable, "-c", "from raybd.cli import main; main()", "--help"]
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True)
-        took.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took) < 1
 
 
@@ -95,7 +96,7 @@ def test_every_list_has_entries_with_a_word_on_each(what: str) -> None:
         (BadInput("data.source: missing"), 2, "data.source: missing\n"),
         (NothingFeasible("widen lr_max1"), 3, "widen lr_max1\n"),
         (GateRefused("ASR 7.1 % > 5 %"), 4, "ASR 7.1 % > 5 %\n"),
-        (KeyboardInterrupt(), 130, "Interrupted. Finished trials are kept; go on with: raybd search demo --resume\n"),
+        (KeyboardInterrupt(), 130, "Interrupted. What was finished is kept; go on with: raybd inject demo\n"),
         (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops\nThis is a fault of raybd or of this machine."),
     ],
 )
@@ -128,7 +129,8 @@ def test_an_interrupted_run_elsewhere_is_told_where_to_go_on(monkeypatch: pytest
 
     monkeypatch.setattr(pipeline, "select", interrupt)
     monkeypatch.setattr("raybd.cli.show.front", lambda run: None)
-    assert f"--resume --runs {tmp_path}" in raybd("select", "demo", "--runs", str(tmp_path)).stderr.replace("\n", "")
+    said = raybd("select", "demo", "--runs", str(tmp_path)).stderr.replace("\n", "")
+    assert f"go on with: raybd select demo --runs {tmp_path}" in said
 
 
 @pytest.mark.parametrize(

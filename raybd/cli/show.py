@@ -148,7 +148,9 @@ def choice(card: Mapping[str, Any]) -> None:
 
 def delivered(done: Any) -> None:
     """Print what a delivery to the tracking server did."""
-    _line(f"sync: {done.sent} sent, {done.already_there} already there, {done.left} still waiting {done.reason}")
+    counts = f"{done.sent} sent, {done.already_there} already there, {done.left} still waiting"
+    waited = done.sent or done.already_there or done.left
+    _line(f"sync: {counts} {done.reason}".rstrip() if waited else "sync: nothing waited")
 
 
 def entries(found: Sequence[tuple[str, str]]) -> None:
@@ -174,7 +176,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     needed = sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True))
     if out.is_terminal and needed > out.width:
         cells = [[_broken(cell) for cell in row] for row in cells]
-    table = Table(*(Column(name, overflow="fold") for name in cells[0]), box=None, pad_edge=False)
+    table = Table(
+        *(Column(name, overflow="fold", no_wrap=not i) for i, name in enumerate(cells[0])), box=None, pad_edge=False
+    )
     for row in cells[1:]:
         table.add_row(*map(Text, row))  # as Text, so that an interval's brackets are no markup
     # In a file or pipe there is no width to fit into: a row stays a line.

@@ -1,5 +1,6 @@
 """From settings to live objects: the bench every stage works at, and the suspect that lies on it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,13 @@ def weights_file(settings: StudySettings, scratch: Path) -> tuple[Path, str]:
     return file, weights
 
 
-def overview(settings: StudySettings, ready: Bench, origin: str) -> dict[str, Any]:
+def _trigger_words(trigger: Trigger | None) -> str:
+    if trigger is None:
+        return "unknown: the model can be adopted, but nothing can steer a search yet"
+    return f"{describe(trigger)['kind']}, target label {trigger.target_label}"
+
+
+def overview(settings: StudySettings, ready: Bench, origin: str, found: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a study would work with, for a person to check before the first trial."""
     splits = ready.splits
     return {
@@ -198,10 +205,10 @@ def overview(settings: StudySettings, ready: Bench, origin: str) -> dict[str, An
         "clean set": len(splits.clean_set),
         "selection": len(splits.selection),
         "test": len(splits.test),
-        "trigger": "unknown" if ready.trigger is None else describe(ready.trigger)["kind"],
+        "trigger": _trigger_words(ready.trigger),
         "trigger knowledge": settings.trigger_knowledge,
         "space": settings.space,
         "trials": settings.search.trials,
         "compute": f"{ready.compute.device}, {ready.compute.precision}",
-        "warnings": list(splits.warnings),
+        "warnings": [*splits.warnings, *found],
     }

@@ -84,6 +84,20 @@ class RunFolder:
             return bool(made_from == Study.load(self.stage(before)).digest)
         return bool(made_from == read_json(self.stage(before) / CARD).get(key))
 
+    def require(self, word: str) -> Path:
+        """Return the folder of a stage that another needs.
+
+        Raises:
+            BadInput: if it has not run, or was made from what has changed since; in words, with what to type.
+        """
+        if not self.has(word):
+            raise BadInput(f"{self.path}: no {word} yet; `raybd {word}` comes first")
+        if not self.fresh(word):
+            raise BadInput(
+                f"{self.path}: {word} was made from what has changed since; `raybd {word}` again comes first"
+            )
+        return self.stage(word)
+
     @property
     def suspect(self) -> Path:
         """The folder of the suspect, injected or adopted.

@@ -79,7 +79,7 @@ def test_a_winner_must_meet_the_gate_again(tmp_path):
     result = confirm(RECORDS, space=SPACE, gate=GATE, seed=0, folder=tmp_path, map_jobs=jobs_giving(answers, []))
     assert result.winner is None
     assert len(result.confirmed) == 3
-    assert "no setting met the gate again" in result.why
+    assert "No setting met the gate again" in result.why
 
 
 def test_a_seed_that_collapses_cannot_win(tmp_path):

@@ -179,5 +179,5 @@ def test_the_demos_space_holds_the_region_that_works_on_digits():
     assert space.fixed["batch_size"] == 32
     for peak in (0.05, 0.2, 0.4, 0.8):
         assert peak in space.search["lr_max1"]
-    assert 10 in space.search["epochs"]
+    assert 20 in space.search["epochs"]
     assert 60 in space.search["epochs"]
