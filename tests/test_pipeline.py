@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,11 @@ def test_a_second_run_repeats_nothing(done: tuple[StudySettings, Path]) -> None:
 
 
 def test_the_resolved_study_is_the_one_that_ran(
-    done: tuple[StudySettings, Path], monkeypatch: pytest.MonkeyPatch
+    done: tuple[StudySettings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read back, it is the same study; and a trial's defense holds the fields of space and setting, no defaults."""
-    settings, runs = done
+    settings = done[0]
+    runs = Path(shutil.copytree(done[1], tmp_path / "runs"))
     text = (runs / "tiny" / "study.yaml").read_text(encoding="utf-8")
     assert parse_study(yaml.safe_load(text), folder=settings.folder).identity() == settings.identity()
     ran: list[SuperFineTuning] = []
@@ -292,7 +294,7 @@ def test_a_changed_space_is_refused_with_the_run_folder_as_it_was(tmp_path: Path
         ({}, "go on with --resume"),
         ({"resume": True, "trials": 0}, "at least 1"),
         ({"extend": 0}, "at least 1"),
-        ({"resume": True, "trials": 1}, "budget is [0-9]+ already"),
+        ({"resume": True, "trials": 1}, "budget is 2 already"),
     ],
 )
 def test_a_search_is_not_gone_on_with_by_accident(
