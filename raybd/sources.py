@@ -136,7 +136,7 @@ def _npz_source(path: Path, name: str, classes: int | None, size: int | None) ->
 def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz; never unpickles."""
     if not path.is_file():
-        raise BadInput(f"data.source: no file {path.name} in {path.parent}")
+        raise BadInput(f"{path}: no such file")
     key = ""
     try:
         zipfile.ZipFile(path).close()  # numpy would also open a single array, or speak of pickles
