@@ -19,6 +19,7 @@ from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.settings import load_study
 from raybd.stages.run_folder import environment
 
+OPTIONS = ("trials", "space", "crop", "precision", "workers")
 RESULTS = Path(__file__).parent / "results" / "third_party.json"
 
 NETS = '''"""The suspect's network, from the keys of its checkpoint."""
@@ -59,12 +60,13 @@ data:
   clean_set: {{from: train, size: 1960}}
   selection: {{from: test, size: 2000}}
   members: {{from: train}}
+augment: {{crop: {crop}}}
 trigger: {{kind: patch, size: 4, row: 27, column: 27, value: 255, target_label: 8}}
 space: {space}
 search: {{trials: {trials}, sampler: tpe, seed: {seed}, max_accuracy_drop: 0.02}}
 references: [{references}]
 gate:
-  {{max_attack_success_rate: 0.05, max_accuracy_drop: 0.04,
+  {{max_attack_success_rate: 0.05, max_accuracy_drop: 0.03,
     max_class_accuracy_drop: 0.25, max_membership_auc_rise: 0.03}}
 tracking: {{uri: null, model_name: gtsrb-classifier, alias: candidate}}
 resources: {{precision: {precision}, workers: {workers}}}
@@ -81,7 +83,7 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         seed=seed,
         data=options.data.absolute(),
         references=references if seed == options.references_with else "",
-        **{name: getattr(options, name) for name in ("space", "trials", "precision", "workers")},
+        **{name: getattr(options, name) for name in OPTIONS},
     )
     study = folder / f"gtsrb-{seed}.yaml"
     study.write_text(text, encoding="utf-8")
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--space", default="standalone_short")
+    parser.add_argument("--crop", type=int, default=2, help="random shifts of the training images, pixels each way")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--references-with", type=int, default=0, metavar="SEED")
@@ -121,7 +124,7 @@ def main() -> None:
     for seed in options.seeds:
         results.append(measure(options, seed))
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        given = {name: getattr(options, name) for name in ("trials", "space", "precision", "workers")}
+        given = {name: getattr(options, name) for name in OPTIONS}
         document = {"environment": environment(), "options": given, "seeds": results}
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
