@@ -12,6 +12,9 @@ from rich.text import Text
 from raybd.search.records import TrialRecord, front_of
 from raybd.training import Epoch
 
+HANDFUL = 4
+"""The time left is told from this trial on: the first to end says little of those that run beside it."""
+
 
 def watch(console: Console) -> "PlainSearch":
     """Return what shows a search on `console`: live where it is a terminal, else plain lines."""
@@ -66,9 +69,9 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """What the rest of the budget will take at this speed; None while that is not known."""
+        """What the rest of the budget will take at this speed; None before a handful of trials gave one."""
         speed = self.trials_per_hour
-        if self.trials is None or speed is None:
+        if self.trials is None or speed is None or self._here < min(HANDFUL, self.trials):
             return None
         return 3600 * max(0, self.trials - self.done) / speed
 
@@ -165,11 +168,11 @@ def _front_table(records: Iterable[TrialRecord]) -> Table:
     ordered = sorted(records, key=lambda r: r.attack_success_rate.rate if r.attack_success_rate else 1.0)
     feasible = any(r.feasible for r in ordered)
     table = Table(title="current front" if feasible else "current front (nothing feasible yet)", title_justify="left")
-    names = list(ordered[0].setting)
-    for heading in ("trial", "ASR", "C-Acc", "drop", *names):
-        table.add_column(heading, justify="right")
+    for heading in ("trial", "ASR", "C-Acc", "drop"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("setting")  # one column, which may wrap: six of them would not fit 80 characters
     for record in ordered:
-        table.add_row(str(record.number), *_figures(record), *(_value(record.setting[name]) for name in names))
+        table.add_row(str(record.number), *_figures(record), _setting(record))
     return table
 
 
@@ -188,9 +191,12 @@ def verdict(record: TrialRecord) -> str:
         return f"pruned ({record.reason})"
     asr, accuracy, drop = _figures(record)
     told = f"collapsed, {record.reason}" if record.collapsed else "feasible" if record.feasible else "infeasible"
-    setting = ", ".join(f"{name} {_value(value)}" for name, value in record.setting.items())
     seconds = record.training_seconds + record.evaluation_seconds
-    return f"ASR {asr}, C-Acc {accuracy} (drop {drop}), {told}, {seconds:.1f} s; {setting}"
+    return f"ASR {asr}, C-Acc {accuracy} (drop {drop}), {told}, {seconds:.1f} s; {_setting(record)}"
+
+
+def _setting(record: TrialRecord) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in record.setting.items())
 
 
 def _value(value: Any) -> str:

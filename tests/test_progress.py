@@ -64,10 +64,35 @@ def test_speed_and_time_left_come_from_this_session_alone(clock):
     tally.add(FAILED)
     tally.add(PRUNED)
     assert tally.trials_per_hour == pytest.approx(240)
-    assert tally.seconds_left == pytest.approx(8 * 15)
     assert "4 of 12 trials done" in tally.line()
-    assert "about 120 s left" not in tally.line()
-    assert "about 2 min left" in tally.line()
+    assert tally.seconds_left is None, "two trials that ran side by side with others tell no speed"
+    tally.add(PRUNED)
+    tally.add(PRUNED)
+    assert tally.seconds_left == pytest.approx(6 * 7.5)
+    assert "about 45 s left" in tally.line()
+    clock.time += 120
+    assert "about 4 min left" in tally.line()
+
+
+def test_a_search_of_few_trials_tells_its_time_left_too(clock):
+    tally = Tally(clock)
+    tally.begin(2)
+    clock.time += 30
+    tally.add(GOOD)
+    tally.add(WORSE)
+    assert "finished" in tally.line()
+
+
+def test_the_front_fits_80_columns_with_whole_headings(clock):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    view = LiveSearch(console)
+    view.on_trial(GOOD)
+    with console.capture() as capture:
+        console.print(view._drawn())
+    drawn = capture.get()
+    assert all(heading in drawn for heading in ("trial", "ASR", "C-Acc", "drop", "setting"))
+    assert all(name in drawn for name in GOOD.setting)
+    assert "…" not in drawn
 
 
 def test_a_pipe_gets_one_line_per_trial():
