@@ -172,8 +172,18 @@ def run(
     on_progress: OnProgress | None = None,
     on_start: OnStart | None = None,
     on_stage: OnStage = lambda word: None,
+    on_kept: OnStage = lambda word: None,
 ) -> Path:
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
+
+    Args:
+        settings: the study.
+        runs: where run folders lie.
+        on_trial: as `search` takes it.
+        on_progress: the same.
+        on_start: the same.
+        on_stage: called with each word as its stage begins.
+        on_kept: called with each word that an earlier run finished.
 
     Raises:
         NothingFeasible, GateRefused, Unreachable: after the report is written.
@@ -192,6 +202,8 @@ def run(
     ended: NothingFeasible | GateRefused | tracking.Unreachable | None = None
     # What is done anew makes all that follows out of date.
     todo = dict(dropwhile(lambda item: _done(settings, runs, item[0]), words.items()))
+    for word in (word for word in words if word not in todo):
+        on_kept(word)
     with execution.session(settings) if todo else nullcontext():
         for word, act in todo.items():
             on_stage(word)

@@ -59,6 +59,13 @@ def study(folder: Path, *, space: dict[str, Any] = SPACE, **changes: Any) -> Stu
     return parse_study(whole, folder=folder)
 
 
+def adopting(folder: Path, **changes: Any) -> StudySettings:
+    """Return `study` with a suspect from outside in place of the attack; its network is the same unless changed."""
+    patch = {"kind": "patch", "size": 2, "target_label": 0}
+    given = {"trigger": patch, "data": {"members": {"from": "train"}}} | changes
+    return study(folder, model=None, attack=None, training=None, **given)
+
+
 def card(runs: Path, word: str, name: str = "tiny") -> Any:
     return json.loads((runs / name / word / "card.json").read_text(encoding="utf-8"))
 

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,20 @@ def test_run_prints_table_and_report_of_a_refused_candidate_too(monkeypatch: pyt
     monkeypatch.setattr("raybd.cli.show.outcome", shown.append)
     assert raybd("run", "demo", "--runs", "elsewhere").exit_code == 4
     assert shown == [Path("elsewhere/demo")]
+
+
+def test_run_says_what_each_stage_took_and_what_an_earlier_run_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(*_: object, on_kept: Callable[[str], None], on_stage: Callable[[str], None], **__: object) -> None:
+        on_kept("inject")
+        on_stage("select")
+        on_stage("report")
+
+    monkeypatch.setattr(pipeline, "run", walk)
+    monkeypatch.setattr("raybd.cli.show.outcome", lambda run: None)
+    assert raybd("run", "demo").stderr.splitlines() == [
+        "inject: done before, kept",
+        "select",
+        "select took 0 s",
+        "report",
+        "report took 0 s",
+    ]

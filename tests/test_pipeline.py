@@ -19,7 +19,7 @@ from raybd.registry import BadInput
 from raybd.settings import StudySettings, load_study, parse_study
 from raybd.stages import preparation
 from raybd.weights import load_weights, weights_digest
-from tests.studies import SPACE, card, contents, study
+from tests.studies import SPACE, adopting, card, contents, study
 
 IMPOSSIBLE = {
     **SPACE,
@@ -78,15 +78,10 @@ def test_what_is_registered_is_bit_for_bit_what_the_gate_judged(
 
 def test_a_promoted_model_can_be_adopted_from_the_registry(done: tuple[StudySettings, Path], tmp_path: Path) -> None:
     uri = f"sqlite:///{done[1] / 'tiny' / 'mlflow.db'}"
-    again = study(
+    again = adopting(
         tmp_path,
         name="again",
-        model=None,
-        attack=None,
-        training=None,
         suspect={"name": "small_convnet", "weights": "models:/tiny@candidate"},
-        trigger={"kind": "patch", "size": 2, "target_label": 0},
-        data={"members": {"from": "train"}},
         tracking={"uri": uri},
     )
     suspect = pipeline.adopt(again, runs=tmp_path / "runs")
@@ -95,24 +90,21 @@ def test_a_promoted_model_can_be_adopted_from_the_registry(done: tuple[StudySett
 
 
 def test_a_registry_address_without_a_registry_is_refused(tmp_path: Path) -> None:
-    adopting = study(
+    settings = adopting(
         tmp_path,
-        model=None,
-        attack=None,
-        training=None,
         suspect={"name": "small_convnet", "weights": "models:/tiny@candidate"},
-        trigger={"kind": "patch", "size": 2, "target_label": 0},
-        data={"members": {"from": "train"}},
     )
     with pytest.raises(BadInput, match=r"tracking\.uri is null"):
-        pipeline.adopt(adopting, runs=tmp_path / "runs")
+        pipeline.adopt(settings, runs=tmp_path / "runs")
 
 
 def test_a_second_run_repeats_nothing(done: tuple[StudySettings, Path]) -> None:
     settings, runs = done
     stages: list[str] = []
-    pipeline.run(settings, runs=runs, on_stage=stages.append)
+    kept: list[str] = []
+    pipeline.run(settings, runs=runs, on_stage=stages.append, on_kept=kept.append)
     assert stages == ["report"]
+    assert kept == ["inject", "search", "select", "assess", "promote"]
     assert card(runs, "assess")["test_looks"] == 1
 
 
@@ -228,14 +220,10 @@ def test_weights_changed_after_selection_are_not_promoted(tmp_path: Path, done: 
 
 def test_an_unknown_trigger_is_taken_in_and_refused_by_search(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
     torch.save({"net": load_weights(done[1] / "tiny" / "inject" / "weights.safetensors")}, tmp_path / "suspect.pth")
-    settings = study(
+    settings = adopting(
         tmp_path,
-        model=None,
-        attack=None,
-        training=None,
         suspect={"name": "small_convnet", "weights": "suspect.pth", "state_dict_key": "net"},
         trigger="unknown",
-        data={"members": {"from": "train"}},
     )
     suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
     assert suspect.knowledge == "none"
@@ -306,14 +294,10 @@ def test_a_search_is_not_gone_on_with_by_accident(
 
 def test_a_given_trigger_that_does_not_work_is_warned_of(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
     torch.save(load_weights(done[1] / "tiny" / "inject" / "weights.safetensors"), tmp_path / "suspect.pth")
-    settings = study(
+    settings = adopting(
         tmp_path,
-        model=None,
-        attack=None,
-        training=None,
         suspect={"name": "small_convnet", "weights": "suspect.pth"},
         trigger={"kind": "patch", "size": 1, "row": 0, "column": 0, "value": 10, "target_label": 0},
-        data={"members": {"from": "train"}},
     )
     suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
     assert any("trigger is weak" in warning for warning in suspect.card()["warnings"])
@@ -325,14 +309,9 @@ def test_an_edited_network_file_is_another_suspect(tmp_path: Path, done: tuple[S
     source = "from raybd.architectures import small_convnet\n\n\ndef build():\n    return small_convnet(10, 1)\n"
     nets.write_text(source, encoding="utf-8")
     torch.save(load_weights(done[1] / "tiny" / "inject" / "weights.safetensors"), tmp_path / "suspect.pth")
-    settings = study(
+    settings = adopting(
         tmp_path,
-        model=None,
-        attack=None,
-        training=None,
         suspect={"factory": "nets:build", "weights": "suspect.pth"},
-        trigger={"kind": "patch", "size": 2, "target_label": 0},
-        data={"members": {"from": "train"}},
     )
     pipeline.adopt(settings, runs=tmp_path / "runs")
     nets.write_text(source + "# edited\n", encoding="utf-8")

@@ -14,7 +14,11 @@ import pytest
 import yaml
 
 from raybd import pipeline, tracking
+from raybd.defenses import Defense
 from raybd.registry import BadInput
+from raybd.search import local, trial
+from raybd.search.records import Outcome, TrialRecord
+from raybd.search.view import SearchView
 from tests.studies import card, study
 
 
@@ -49,6 +53,45 @@ def test_with_the_server_down_the_job_is_done_and_only_the_promotion_waits(tmp_p
     assert not (run / "promote" / "card.json").exists()
     assert (run / "outbox.jsonl").stat().st_size > 0
     assert pipeline.sync(settings, runs=tmp_path / "runs").left > 0
+
+
+def test_a_confirmation_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = study(tmp_path, search={"trials": 1}, references=[])
+    runs = tmp_path / "runs"
+    pipeline.inject(settings, runs=runs)
+    pipeline.search(settings, runs=runs)
+    trained: list[int] = []
+
+    def stopped_at_the_third(view: SearchView, defense: Defense, *, seed: int, weights: Path) -> Outcome:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(seed)
+        return trial.run_trial(view, defense, seed=seed, weights=weights)
+
+    monkeypatch.setattr(local, "run_trial", stopped_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.select(settings, runs=runs)
+    before = trained.copy()
+    trained[:] = []
+    candidate = pipeline.select(settings, runs=runs)
+    assert len(before) == 2
+    assert len(trained) == 1, "two of three seeds were written down"
+    assert candidate.card["seeds"] == before + trained
+    assert not (runs / "tiny" / "select" / "confirm").exists()
+
+
+def test_a_choice_from_an_unfinished_search_says_so(tmp_path: Path) -> None:
+    settings = study(tmp_path, search={"trials": 2}, references=[])
+    runs = tmp_path / "runs"
+    pipeline.inject(settings, runs=runs)
+
+    def stop(record: TrialRecord) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.search(settings, runs=runs, on_trial=stop)
+    candidate = pipeline.select(settings, runs=runs)
+    assert candidate.card["why"].startswith("The search was not finished: 1 of its 2 trials")
 
 
 @pytest.mark.slow

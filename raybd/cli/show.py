@@ -1,5 +1,6 @@
 """What the commands print of the cards that the stages leave: tables, the chosen point, where the report is."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,20 +29,27 @@ def searching() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def running() -> Iterator[dict[str, Any]]:
-    """Name each stage of `raybd run` on stderr, and show its search; gives the callbacks that `pipeline.run` takes."""
+    """Name each stage of `raybd run` on stderr, with what it took, and show its search; gives `run`'s callbacks."""
     from raybd.progress import watch
 
     view = watch(err)
-    with ExitStack() as shown:
+    with ExitStack() as stage:
+
+        def took(word: str, start: float) -> None:
+            err.print(Text(f"{word} took {time.monotonic() - start:.0f} s", style="dim"))
 
         def on_stage(word: str) -> None:
-            shown.close()  # what shows the search ends with it
+            stage.close()  # what shows the search ends with it
             err.print(Text(word, style="bold"))
+            stage.callback(took, word, time.monotonic())
             if word == "search":
-                shown.enter_context(view)
+                stage.enter_context(view)
+
+        def on_kept(word: str) -> None:
+            err.print(Text(f"{word}: done before, kept"))
 
         callbacks = {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
-        yield {"on_stage": on_stage, **callbacks}
+        yield {"on_stage": on_stage, "on_kept": on_kept, **callbacks}
 
 
 def outcome(run: Path) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raybd.artifacts import Assessment, Candidate, Suspect, test_looks
 from raybd.data import ImageSet
@@ -13,13 +12,13 @@ from raybd.evaluation.metrics import Difference, Rate, class_drops
 from raybd.evaluation.reinjection import reinject
 from raybd.evaluation.sequela import POISONED_SAMPLES, Reinjection, Sequela
 from raybd.gate import Evidence, Gate
-from raybd.registry import BadInput, as_json, build, describe, read_json, revive, write_json
+from raybd.registry import BadInput, build, describe
 from raybd.search.records import Job, Outcome
 from raybd.seeds import derive
 from raybd.stages.execution import Executor
+from raybd.stages.jobs import run_kept
 from raybd.weights import State, load_into, load_weights, weights_digest
 
-OUTCOME = "outcome.json"
 REINJECTION_STEPS = 50
 REINJECTION_LR = 0.01
 
@@ -120,51 +119,28 @@ def _run_references(
         for name, d in defenses.items()
         for i, s in enumerate(seeds)
     }
-    _run_missing(list(jobs.values()), executor)
-    return {name: _subject(defense, [jobs[name, i] for i in range(len(seeds))]) for name, defense in defenses.items()}
+    outcomes = dict(zip(jobs, run_kept(list(jobs.values()), executor), strict=True))
+    every = range(len(seeds))
+    return {
+        name: _subject(defense, [jobs[name, i] for i in every], [outcomes[name, i] for i in every])
+        for name, defense in defenses.items()
+    }
 
 
 def _plain(name: str) -> str:
     return name.replace(":", "-")
 
 
-def _identity(job: Job) -> dict[str, Any]:
-    return {"defense": describe(job.defense), "seed": job.seed}
-
-
-def _home(job: Job) -> Path:
-    assert job.weights is not None
-    return job.weights.parent
-
-
-def _run_missing(jobs: Sequence[Job], executor: Executor) -> None:
-    todo = [job for job in jobs if not _done(job)]
-    for job, outcome in zip(todo, executor.map_jobs(todo, on_job=_keep), strict=True):
-        if outcome.state == "failed":
-            raise RuntimeError(f"reference {describe(job.defense)} with seed {job.seed} failed: {outcome.error}")
-
-
-def _keep(job: Job, outcome: Outcome) -> None:
-    """Write down a training as soon as it has ended: an assessment that is killed goes on from there."""
-    if outcome.state != "failed":
-        write_json(_home(job) / OUTCOME, {**_identity(job), "outcome": as_json(outcome)})
-
-
-def _done(job: Job) -> bool:
-    path = _home(job) / OUTCOME
-    if not path.is_file():
-        return False
-    kept = read_json(path)
-    return bool({k: kept[k] for k in ("defense", "seed")} == as_json(_identity(job)))
-
-
-def _subject(defense: Defense, jobs: Sequence[Job]) -> Subject:
+def _subject(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
     """One line of the table; shown is the seed whose ASR on selection is the median."""
-    outcomes = [revive(Outcome, read_json(_home(job) / OUTCOME)["outcome"]) for job in jobs]
-    order = sorted(range(len(jobs)), key=lambda i: outcomes[i].attack_success_rate.rate)
-    shown = order[len(order) // 2]
+    rates = []
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if outcome.attack_success_rate is None:
+            raise RuntimeError(f"reference {describe(defense)} with seed {job.seed} failed: {outcome.error}")
+        rates.append(outcome.attack_success_rate.rate)
+    shown = sorted(range(len(jobs)), key=lambda i: rates[i])[len(jobs) // 2]
     return Subject(
-        states=tuple(load_weights(_home(job) / "weights.safetensors") for job in jobs),
+        states=tuple(load_weights(job.weights) for job in jobs if job.weights is not None),
         shown=shown,
         setting=describe(defense),
         training_seconds=outcomes[shown].training_seconds,

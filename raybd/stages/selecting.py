@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from raybd.search.confirm import Confirmation, Confirmed
 from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
+from raybd.stages.jobs import run_kept
 from raybd.weights import load_weights, weights_digest
 
 NOTE = "nothing_feasible.txt"
@@ -35,8 +38,9 @@ def select(settings: StudySettings, suspect: Suspect, study: Study, *, folder: P
         gate=settings.gate,
         seed=settings.search.seed,
         folder=trainings,
-        map_jobs=executor.map_jobs,
+        map_jobs=lambda jobs: run_kept(jobs, executor),
     )
+    result = replace(result, why=f"{_unfinished(study, records)}{result.why}")
     folder.mkdir(parents=True, exist_ok=True)
     if result.winner is None:
         shutil.rmtree(trainings, ignore_errors=True)
@@ -51,6 +55,14 @@ def select(settings: StudySettings, suspect: Suspect, study: Study, *, folder: P
     candidate = Candidate(card=card, states=states, shown=winner.shown).save(folder)
     shutil.rmtree(trainings)
     return candidate
+
+
+def _unfinished(study: Study, records: Sequence[TrialRecord]) -> str:
+    """A word of warning where a search was interrupted and not gone on with; else ''."""
+    ended = sum(record.counts for record in records)
+    if ended >= study.trials:
+        return ""
+    return f"The search was not finished: {ended} of its {study.trials} trials are here (`raybd search --resume`). "
 
 
 def _card(result: Confirmation, winner: Confirmed, defense: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from raybd.search.records import Job, Outcome
 from raybd.search.trial import run_trial
@@ -15,6 +23,8 @@ B = TypeVar("B")
 
 ATTEMPTS = 3
 """A call whose worker is lost is tried so often in all."""
+LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
+"""What Ray says when a worker went away with its call: killed, out of memory, or with its whole machine."""
 
 
 class JobActor:
@@ -74,7 +84,7 @@ def spread(
             attempts[i] += 1
             try:
                 results[i] = ray.get(ready)
-            except RayActorError as error:
+            except LOST as error:
                 idle.append(kind.remote())
                 if attempts[i] < ATTEMPTS:
                     waiting.append(i)
@@ -93,7 +103,7 @@ def spread(
     return [results[i] for i in range(len(calls))]
 
 
-def _given_up(error: RayActorError, attempts: int, lost: Callable[[str], Any] | None) -> Any:
+def _given_up(error: RayError, attempts: int, lost: Callable[[str], Any] | None) -> Any:
     text = f"its worker was lost {attempts} times ({next(iter(str(error).splitlines()), 'no reason given')})"
     if lost is None:
         raise RuntimeError(text) from error

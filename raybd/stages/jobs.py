@@ -1,0 +1,48 @@
+"""Trainings written down as they end, so that a stage that was killed goes on from there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raybd.registry import as_json, describe, read_json, revive, write_json
+from raybd.search.records import Job, Outcome
+from raybd.stages.execution import Executor
+
+OUTCOME = "outcome.json"
+
+
+def run_kept(jobs: Sequence[Job], executor: Executor) -> list[Outcome]:
+    """Run the jobs whose outcome does not lie beside their weights yet; return all outcomes, in order.
+
+    A failed one is returned too, but not written down: it is tried again the next time.
+    """
+    kept = [_kept(job) for job in jobs]
+    todo = [job for job, outcome in zip(jobs, kept, strict=True) if outcome is None]
+    fresh = iter(executor.map_jobs(todo, on_job=_keep))
+    return [next(fresh) if outcome is None else outcome for outcome in kept]
+
+
+def _file(job: Job) -> Path:
+    assert job.weights is not None
+    return job.weights.parent / OUTCOME
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    plain: dict[str, Any] = as_json({"defense": describe(job.defense), "seed": job.seed})
+    return plain
+
+
+def _keep(job: Job, outcome: Outcome) -> None:
+    if outcome.state != "failed":
+        write_json(_file(job), {**_identity(job), "outcome": as_json(outcome)})
+
+
+def _kept(job: Job) -> Outcome | None:
+    """The outcome of this very job, if it was written down and its weights are there."""
+    if job.weights is None or not job.weights.is_file() or not _file(job).is_file():
+        return None
+    card = read_json(_file(job))
+    if {key: card[key] for key in ("defense", "seed")} != _identity(job):
+        return None
+    kept: Outcome = revive(Outcome, card["outcome"])
+    return kept
