@@ -53,7 +53,8 @@ def add(
 
 def flip(images: UInt8[Tensor, "n c h w"], which: Bool[Tensor, "n"]) -> UInt8[Tensor, "n c h w"]:
     """Return `images` with those marked in `which` mirrored left to right."""
-    return torch.where(which.to(images.device)[:, None, None, None], images.flip(-1), images)
+    which = which.to(images.device, non_blocking=True)  # else a GPU's host would wait for the steps before
+    return torch.where(which[:, None, None, None], images.flip(-1), images)
 
 
 def pad_and_crop(
@@ -66,7 +67,7 @@ def pad_and_crop(
     """
     count, channels, height, width = images.shape
     shifts = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator, device=generator.device)
-    down, right = shifts.to(images.device)
+    down, right = shifts.to(images.device, non_blocking=True)  # else a GPU's host would wait for the steps before
     rows = down + torch.arange(height, device=images.device)
     columns = right + torch.arange(width, device=images.device)
     padded = functional.pad(images, (padding,) * 4)

@@ -101,7 +101,7 @@ def test_a_pipe_gets_one_line_per_trial():
         assert type(view) is PlainSearch
         view.on_start(5, [])
         for each in (GOOD, WORSE, COLLAPSED, PRUNED, FAILED):
-            view.on_progress(each.number, Epoch(index=0, steps=5, images=80, lr=0.1, loss=1.0, seconds=0.1))
+            view.on_progress(each.number, Epoch(index=0, steps=5, total=60, images=80, lr=0.1, loss=1.0, seconds=0.1))
             view.on_trial(each)
     lines = text_of(console).splitlines()
     assert len(lines) == 5
@@ -126,7 +126,7 @@ def test_a_terminal_gets_a_table_with_the_front_and_what_is_under_way():
     with watch(console) as view:
         assert isinstance(view, LiveSearch)
         view.on_start(8, [])
-        view.on_progress(5, Epoch(index=0, steps=55, images=80, lr=0.1, loss=1.25, seconds=0.1))
+        view.on_progress(5, Epoch(index=0, steps=55, total=60, images=80, lr=0.1, loss=1.25, seconds=0.1))
         for each in (WORSE, GOOD, COLLAPSED, FAILED):
             view.on_trial(each)
         with console.capture() as capture:
@@ -136,7 +136,7 @@ def test_a_terminal_gets_a_table_with_the_front_and_what_is_under_way():
     assert "current front" in drawn
     assert "2.0%" in drawn
     assert "50.0%" not in drawn, "an infeasible point is not on the front of feasible ones"
-    assert "trial 5: 55 steps, loss 1.25" in drawn
+    assert "trial 5: step 55 of 60, loss 1.25" in drawn
     assert "MemoryError: too large" in text_of(console), "a failure stays on the screen"
 
 

@@ -281,6 +281,24 @@ def test_predict_is_a_plain_forward_pass(channels_last: bool) -> None:
     assert not model.training
 
 
+@pytest.mark.parametrize(("shape", "largest"), [((1, 8, 8), 1000), ((3, 32, 32), 130), ((3, 700, 700), 1)])
+def test_predict_takes_batches_that_stay_in_a_cpus_cache(shape: tuple[int, int, int], largest: int) -> None:
+    model = OneNumber()
+    images = torch.zeros(1, *shape, dtype=torch.uint8).expand(1200 if largest > 1 else 3, *shape)
+    assert len(predict(model, images, CPU)) == len(images)
+    assert max(model.batches) == largest
+    assert sum(model.batches) == len(images)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("steps", [7, 40])
+def test_a_loss_that_is_not_finite_is_seen_in_time_on_a_gpu_too(steps: int) -> None:
+    model = Poisoned(after=steps)
+    last = finished(train(model, zeros(), steps=100, compute=Compute(device="cuda")))
+    assert math.isnan(last.loss)
+    assert last.steps <= steps + 20
+
+
 def test_bf16_predictions_are_float32_and_near() -> None:
     model, data = TINY.build(0), stripes(10)
     got = predict(model, data.images, Compute(precision="bf16"))
