@@ -1,4 +1,4 @@
-"""Front and hypervolume of points whose coordinates are all to be small: pure functions."""
+"""Front, ranks and hypervolume of points whose coordinates are all to be small: pure functions."""
 
 from collections.abc import Sequence
 
@@ -25,6 +25,22 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
             kept[len(found)] = values[index]
             found.append(int(index))
     return sorted(found)
+
+
+def ranks(points: Sequence[Sequence[float]]) -> list[int]:
+    """For each point the number of fronts to take away before it is on one; points with a NaN come after all others.
+
+    Reference: K. Deb and others, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions
+    on Evolutionary Computation 6 (2002), non-dominated sorting.
+    """
+    found = [len(points)] * len(points)
+    left, rank = list(range(len(points))), 0
+    while best := front([points[i] for i in left]):
+        for place in best:
+            found[left[place]] = rank
+        left = [i for place, i in enumerate(left) if place not in set(best)]
+        rank += 1
+    return found
 
 
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:

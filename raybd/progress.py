@@ -160,7 +160,9 @@ class LiveSearch(PlainSearch):
         if front:
             parts.append(_front_table([r for r in records if r.number in front]))
         for number, epoch in sorted(list(self._running.items())):  # noqa: C414 - drawn by another thread
-            parts.append(Text(f"trial {number}: step {epoch.steps} of {epoch.total}, loss {epoch.loss:.3g}", style="dim"))
+            parts.append(
+                Text(f"trial {number}: step {epoch.steps} of {epoch.total}, loss {epoch.loss:.3g}", style="dim")
+            )
         return Group(*parts)
 
 

@@ -87,8 +87,9 @@ class Compute:
 class Epoch:
     """One stretch of training: an epoch, or one cycle of a cyclic schedule.
 
-    `steps`, `images` and `seconds` count from the start of the training, which takes `total` steps; `loss` is the mean of the stretch's last
-    quarter; `collapsed` names the reason if this stretch was the last because of a collapse.
+    `steps`, `images` and `seconds` count from the start of the training, which takes `total` steps; `loss` is the
+    mean of the stretch's last quarter; `collapsed` names the reason if this stretch was the last because of a
+    collapse.
     """
 
     index: int
@@ -317,7 +318,7 @@ class _Watch:
     def _copied(loss: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         value = torch.empty((), dtype=torch.float32, pin_memory=True)
         value.copy_(loss, non_blocking=True)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         return value, copied
 

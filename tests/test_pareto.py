@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from raybd.pareto import front, hypervolume
+from raybd.pareto import front, hypervolume, ranks
 
 # A coarse grid, so that ties and equal points are common.
 coordinate = st.integers(0, 6).map(lambda k: k / 6)
@@ -54,3 +54,19 @@ def test_thousands_of_points_take_a_moment_even_if_all_are_on_the_front() -> Non
     assert len(front(points)) == 4000
     assert hypervolume(points, (1.0, 1.0)) == pytest.approx(0.5, abs=1e-3)
     assert time.process_time() - start < 2
+
+
+def test_a_rank_is_the_number_of_fronts_before_and_nan_comes_last() -> None:
+    points = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (2.0, 2.0), (math.nan, 0.0), (1.0, 1.0)]
+    assert ranks(points) == [0, 0, 1, 2, 6, 1]
+    assert ranks([]) == []
+
+
+@settings(max_examples=100)
+@given(pairs)
+def test_nobody_is_dominated_by_its_own_rank_or_a_later_one(points: list[tuple[float, float]]) -> None:
+    found = ranks(points)
+    for (x, y), rank in zip(points, found, strict=True):
+        better = [r for (u, v), r in zip(points, found, strict=True) if u <= x and v <= y and (u, v) != (x, y)]
+        assert all(r < rank for r in better)
+        assert rank == 0 or rank - 1 in found

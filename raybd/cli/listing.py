@@ -81,7 +81,7 @@ def _sources() -> Entries:
 
 
 def _samplers() -> Entries:
-    from raybd.search.searcher import SAMPLERS
+    from raybd.search.samplers import SAMPLERS
 
     words = {
         "tpe": "tree-structured Parzen estimator, multi-objective; the default",

@@ -29,6 +29,14 @@ class Defense(ABC):
     def run(self, view: DefenderView, data: ImageSet, *, compute: Compute, seed: int) -> Iterator[Epoch]:
         """Change `view.model` in place, training on `data`; yield each stretch."""
 
+    def verdict_step(self, images: int) -> int | None:  # noqa: ARG002 - subclasses need it
+        """Return the step after which what is left of a backdoor will stay, or None where only the end shows it.
+
+        Args:
+            images: of the part of the clean set that is trained on.
+        """
+        return None
+
     @final
     def sanitize(self, view: DefenderView, *, compute: Compute, seed: int, subset_seed: int) -> Iterator[Epoch]:
         """Sanitize `view.model`, the defender's private copy, in place, yielding after each stretch of training.

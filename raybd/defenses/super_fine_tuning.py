@@ -46,10 +46,18 @@ class SuperFineTuning(Defense):
         """Steps of one cycle."""
         return self.ramp_up_steps + self.ramp_down_steps
 
+    def phases(self, images: int) -> tuple[int, int]:
+        """Return (steps of phase 1, steps in all) for a clean set of so many images."""
+        wanted = self.epochs * steps_per_epoch(images, self.batch_size)
+        return schedules.whole_cycles(wanted, self.phase1_share, self.cycle_steps)
+
+    def verdict_step(self, images: int) -> int | None:
+        """Return where phase 1 ends: a smaller peak does not remove what the larger one left."""
+        return self.phases(images)[0] if self.lr_max2 <= self.lr_max1 else None
+
     def plan(self, images: int) -> tuple[Schedule, int]:
         """Return the schedule and the number of steps for a clean set of so many images."""
-        wanted = self.epochs * steps_per_epoch(images, self.batch_size)
-        phase1, steps = schedules.whole_cycles(wanted, self.phase1_share, self.cycle_steps)
+        phase1, steps = self.phases(images)
         schedule = schedules.super_fine_tuning(
             self.lr_base, self.lr_max1, self.lr_max2, self.ramp_up_steps, self.ramp_down_steps, phase1
         )

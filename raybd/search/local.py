@@ -12,10 +12,12 @@ from raybd.search.records import (
     OnProgress,
     OnTrial,
     Outcome,
+    Reading,
+    Stopping,
     discard_weights,
     weights_of,
 )
-from raybd.search.trial import attempt, drain, run_trial
+from raybd.search.trial import NEVER, attempt, drain, run_trial
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 
@@ -28,6 +30,7 @@ def run(
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
     objectives: Mapping[str, Objective] = OBJECTIVES,
+    stopping: Stopping = NEVER,
 ) -> None:
     """Run what `decider` asks for until it asks for nothing.
 
@@ -38,6 +41,7 @@ def run(
         on_trial: called with the record of each ended trial.
         on_progress: called with a trial's number after each stretch of its training.
         objectives: the figures to compute for each trial.
+        stopping: which trials to give up before their end.
     """
     view = view.on_device()
     while (proposal := decider.ask()) is not None:
@@ -47,9 +51,18 @@ def run(
             if on_progress is not None:
                 on_progress(number, epoch)
 
-        weights = weights_of(trials, number)
-        trial = attempt(view, proposal.defense, seed=proposal.seed, weights=weights, objectives=objectives)
-        record = decider.tell(number, drain(trial, report))
+        def judge(reading: Reading, number: int = number) -> str:
+            return decider.judge(number, reading)
+
+        trial = attempt(
+            view,
+            proposal.defense,
+            seed=proposal.seed,
+            weights=weights_of(trials, number),
+            objectives=objectives,
+            stopping=stopping,
+        )
+        record = decider.tell(number, drain(trial, report, judge))
         discard_weights(trials, decider.records())
         if record is not None and on_trial is not None:
             on_trial(record)

@@ -40,6 +40,34 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """Which trials a search gives up before their end.
+
+    `hopeless`: those that keep the backdoor although the large peak is past, see `search.hopeless`. `rungs`: shares
+    of a trial's own length; who is behind the others there is given up, see `search.rungs`.
+    """
+
+    hopeless: bool = False
+    rungs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a trial showed at a rung, on a part of the selection split, and what it had cost by then."""
+
+    rung: int
+    clean_accuracy: Rate
+    attack_success_rate: Rate
+    robust_accuracy: Rate
+    accuracy_drop: Difference
+    training_seconds: float
+    evaluation_seconds: float
+    steps: int
+    images: int
+    worker: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a trial ended. The figures are None where it failed before they could be measured.
 
@@ -67,6 +95,12 @@ class Outcome:
         """Return the outcome of a trial that an error ended."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         return cls(state="failed", error=text, worker=worker_name())
+
+    @classmethod
+    def behind(cls, reading: Reading, reason: str) -> Self:
+        """Return the outcome of a trial given up at a rung."""
+        facts = {name: value for name, value in vars(reading).items() if name != "rung"}
+        return cls(state="pruned", reason=reason, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +165,9 @@ class Decider(Protocol):
 
     def tell(self, number: int, outcome: Outcome) -> TrialRecord | None:
         """Take note of how a trial ended; None if it had ended before."""
+
+    def judge(self, number: int, reading: Reading) -> str:
+        """Take note of what a trial showed at a rung; return why to give it up, or ''."""
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return every ended trial by number."""

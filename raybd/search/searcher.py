@@ -1,24 +1,24 @@
 """The decider: an Optuna study in a journal, asked and told, that no kill and no crash can unbalance."""
 
 import math
-import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raybd.registry import BadInput, as_json, nearest, revive
 from raybd.search.journal import HeldJournal
-from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, TrialRecord
-from raybd.search.space import Choice, Dimension, IntRange, Space
+from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, Reading, TrialRecord
+from raybd.search.rungs import Rungs
+from raybd.search.samplers import SAMPLERS, distribution
+from raybd.search.space import Space
 from raybd.seeds import derive
 
 JOURNAL = "journal.log"
@@ -40,27 +40,6 @@ class Limits:
 
     max_attack_success_rate: float
     max_accuracy_drop: float
-
-
-def _qmc(seed: int, root: int) -> BaseSampler:
-    # One sequence per study: its seed stays, and Optuna keeps the place in it in the journal.
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-        return QMCSampler(
-            scramble=True,
-            seed=root,
-            independent_sampler=RandomSampler(seed=seed),
-            warn_independent_sampling=False,
-        )
-
-
-# Each takes (seed of this ask, seed of the study); with a fresh one for every ask, a search can be resumed.
-SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": lambda seed, root: TPESampler(seed=seed),
-    "nsga2": lambda seed, root: NSGAIISampler(seed=seed, population_size=20),
-    "gp": lambda seed, root: GPSampler(seed=seed, warn_independent_sampling=False),
-    "qmc": _qmc,
-    "random": lambda seed, root: RandomSampler(seed=seed),
-}
 
 
 class OptunaDecider:
@@ -91,11 +70,12 @@ class OptunaDecider:
         self._sampler = sampler
         self._seed = seed
         self._objectives = objectives
-        self._distributions = {name: _distribution(dim) for name, dim in space.search.items()}
+        self._distributions = {name: distribution(dim) for name, dim in space.search.items()}
         self._ended: dict[int, TrialRecord] = {}
         self._running: dict[int, Trial] = {}
         self._repeats: deque[dict[str, Any]] = deque()
         self._attempts: Counter[int] = Counter()
+        self._rungs = Rungs(**vars(limits))
         self._draws = 0
         self._given_up: list[str] = []
         self.trials = trials
@@ -238,6 +218,14 @@ class OptunaDecider:
             outcome = Outcome.failed(f"objectives without a finite value: {', '.join(faulty + missing)}")
         return self._end(number, outcome)
 
+    def judge(self, number: int, reading: Reading) -> str:
+        """Take note of what a trial showed at a rung; return why to give it up, or ''."""
+        trial = self._running.get(number)
+        if trial is None:
+            return "it has ended"
+        trial.set_user_attr(*Rungs.attribute(reading))
+        return self._rungs.judge(number, reading)
+
     def _enqueued(self) -> int:
         """Put what needs no sampler in line: a repeat, else the next of `first`; return the draw to come."""
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -277,6 +265,8 @@ class OptunaDecider:
             return None
         record = self._record(number, proposal, outcome)
         self._ended[number] = record
+        if outcome.state == "failed":
+            self._rungs.forget(number)
         self._after(proposal, outcome, interrupted)
         return record
 
@@ -336,6 +326,8 @@ class OptunaDecider:
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])
         self._ended[trial.number] = self._record(trial.number, proposal, outcome)
+        if outcome.state != "failed":
+            self._rungs.restore(trial.number, trial.user_attrs)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted
 
 
@@ -385,10 +377,3 @@ def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective])
     directions = [objective.direction for objective in objectives.values()]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     return storage, study
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if isinstance(dimension, Choice):
-        return CategoricalDistribution(dimension.choices)  # type: ignore[arg-type]
-    kind = IntDistribution if isinstance(dimension, IntRange) else FloatDistribution
-    return kind(dimension.low, dimension.high, log=dimension.log)  # type: ignore[arg-type]

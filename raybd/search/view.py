@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from raybd.data import Augment, DefenderView, ImageSet
+from raybd.data import Augment, DefenderView, ImageSet, stratified_order
 from raybd.evaluation.metrics import Rate
 from raybd.models import Architecture, Classifier
 from raybd.training import Compute
@@ -93,6 +93,13 @@ class SearchView:
     def reference_accuracy(self) -> Rate:
         """C-Acc of the reference model on selection."""
         return Rate.of(int(self.reference_correct.sum()), len(self.reference_correct))
+
+    def part(self, images: int) -> Self:
+        """Return the view with a stratified part of so many selection images, the same for every trial."""
+        if images >= len(self.selection):
+            return self
+        rows = stratified_order(self.selection.labels, seed=self.seed)[:images]
+        return replace(self, selection=self.selection.subset(rows), reference_correct=self.reference_correct[rows])
 
     def defender(self) -> DefenderView:
         """Return what a real defender holds, with a private copy of the model."""

@@ -39,13 +39,21 @@ class LocalExecutor:
 
     workers = 1
 
-    def __init__(self, view: SearchView) -> None:
+    def __init__(self, view: SearchView, settings: StudySettings) -> None:
         self._view = view
+        self._stopping = settings.search.stopping()
         self.reference = view.reference_accuracy
 
     def run(self, decider: Decider, *, trials: Path, on_trial: OnTrial, on_progress: OnProgress | None = None) -> None:
         """See `Executor.run`."""
-        local.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
+        local.run(
+            self._view,
+            decider,
+            trials=trials,
+            on_trial=on_trial,
+            on_progress=on_progress,
+            stopping=self._stopping,
+        )
 
     def map_jobs(self, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> Sequence[Outcome]:
         """See `Executor.map_jobs`."""
@@ -69,7 +77,14 @@ class RayExecutor:
         """See `Executor.run`."""
         with connected(self._settings) as ray_workers:
             self.workers = ray_workers.slots
-            ray_workers.run(self._view, decider, trials=trials, on_trial=on_trial, on_progress=on_progress)
+            ray_workers.run(
+                self._view,
+                decider,
+                trials=trials,
+                on_trial=on_trial,
+                on_progress=on_progress,
+                stopping=self._settings.search.stopping(),
+            )
 
     def map_jobs(self, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> Sequence[Outcome]:
         """See `Executor.map_jobs`."""
@@ -110,7 +125,7 @@ def executor(settings: StudySettings, suspect: Suspect) -> Executor:
     """Return the study's executor over what a search may see of the suspect."""
     view = search_view(suspect)
     if settings.resources.executor == "local":
-        return LocalExecutor(view)
+        return LocalExecutor(view, settings)
     return RayExecutor(view, settings)
 
 

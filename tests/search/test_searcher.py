@@ -13,7 +13,8 @@ import torch
 
 from raybd.registry import BadInput
 from raybd.search.records import Outcome, front_of
-from raybd.search.searcher import ATTEMPTS, JOURNAL, SAMPLERS, TooManyFailures
+from raybd.search.samplers import SAMPLERS
+from raybd.search.searcher import ATTEMPTS, JOURNAL, TooManyFailures
 from tests.search.fakes import LIMITS, SPACE, drive, facts, measured, open_decider, pretend
 
 STATES = optuna.trial.TrialState

@@ -13,7 +13,8 @@ import ray
 from ray import tune
 
 from raybd.registry import BadInput
-from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome
+from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
+from raybd.search.trial import NEVER
 from raybd.search.tuner.jobs import JobActor, spread
 from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
 from raybd.search.view import SearchView
@@ -121,6 +122,7 @@ class Workers:
         objectives: Mapping[str, Objective] = OBJECTIVES,
         segment: int = SEGMENT,
         slice_seconds: float = SLICE_SECONDS,
+        stopping: Stopping = NEVER,
     ) -> None:
         """Run what `decider` asks for until its budget is met.
 
@@ -133,6 +135,7 @@ class Workers:
             objectives: the figures to compute for each trial.
             segment: trials per Tuner.
             slice_seconds: a trial reports after so long.
+            stopping: which trials to give up before their end.
 
         Raises:
             KeyboardInterrupt: on Ctrl-C; the study can be resumed.
@@ -140,7 +143,11 @@ class Workers:
         trials = trials.absolute()
         trainable = tune.with_resources(
             tune.with_parameters(
-                TrialActor, packed=view.pack(), objectives=dict(objectives), slice_seconds=slice_seconds
+                TrialActor,
+                packed=view.pack(),
+                objectives=dict(objectives),
+                slice_seconds=slice_seconds,
+                stopping=stopping,
             ),
             {"cpu": self.cpus, "gpu": self.gpus},
         )

@@ -15,12 +15,23 @@ from ray.tune.search import Searcher
 
 from raybd.defenses import DEFENSES
 from raybd.registry import as_json, build, describe, revive
-from raybd.search.records import Decider, Objective, OnProgress, OnTrial, Outcome, discard_weights, weights_of
+from raybd.search.halving import Halving
+from raybd.search.records import (
+    Decider,
+    Objective,
+    OnProgress,
+    OnTrial,
+    Outcome,
+    Reading,
+    Stopping,
+    discard_weights,
+    weights_of,
+)
 from raybd.search.trial import attempt
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 
-OUTCOME, EPOCH = "outcome", "epoch"
+OUTCOME, EPOCH, READING = "outcome", "epoch", "reading"
 """Keys of a report. Their values are JSON text: Tune would flatten a mapping."""
 
 
@@ -33,6 +44,7 @@ class TrialActor(tune.Trainable):
         packed: Mapping[str, Any],
         objectives: Mapping[str, Objective],
         slice_seconds: float,
+        stopping: Stopping,
     ) -> None:
         """Unpack the view, once for all trials of this actor, and begin the first."""
         if packed["compute"].device == "cuda" and not ray.get_gpu_ids():
@@ -40,6 +52,7 @@ class TrialActor(tune.Trainable):
         self._view = SearchView.unpack(packed)
         self._objectives = objectives
         self._slice_seconds = slice_seconds
+        self._stopping = stopping
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -53,24 +66,27 @@ class TrialActor(tune.Trainable):
         self._trial.close()
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        self._trial: Generator[Epoch, None, Outcome] = attempt(
+        self._trial: Generator[Epoch | Reading, None, Outcome] = attempt(
             self._view,
             build(DEFENSES, config["defense"], where="trial"),
             seed=config["seed"],
             weights=Path(config["weights"]),
             objectives=self._objectives,
+            stopping=self._stopping,
         )
 
     def step(self) -> dict[str, Any]:
-        """Advance the trial for a few seconds; the last step carries its outcome."""
+        """Advance the trial for a few seconds or to a rung; the last step carries its outcome."""
         start = time.monotonic()
         while True:
             try:
-                epoch = next(self._trial)
+                shown = next(self._trial)
             except StopIteration as end:
-                return {"done": True, "outcome": json.dumps(as_json(end.value))}  # Tune flattens nested results
+                return {"done": True, OUTCOME: json.dumps(as_json(end.value))}
+            if isinstance(shown, Reading):
+                return {"done": False, READING: json.dumps(as_json(shown))}
             if time.monotonic() - start >= self._slice_seconds:
-                return {"done": False, "epoch": json.dumps(as_json(epoch))}
+                return {"done": False, EPOCH: json.dumps(as_json(shown))}
 
 
 class RaySearcher(Searcher):
@@ -115,12 +131,22 @@ class RaySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass progress on."""
-        if self._on_progress is not None and "epoch" in result and trial_id in self._numbers:
-            self._on_progress(self._numbers[trial_id], revive(Epoch, json.loads(result["epoch"])))
+        if self._on_progress is not None and EPOCH in result and trial_id in self._numbers:
+            self._on_progress(self._numbers[trial_id], revive(Epoch, json.loads(result[EPOCH])))
+
+    def gives_up(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether the decider gives up a trial for what this result says of it."""
+        if READING not in result or trial_id not in self._numbers:
+            return False
+        reading: Reading = revive(Reading, json.loads(result[READING]))
+        reason = self._decider.judge(self._numbers[trial_id], reading)
+        if reason:
+            self._tell(trial_id, Outcome.behind(reading, reason))
+        return bool(reason)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the decider how a trial ended; if Ray lost it, `on_trial_error` comes next and knows why."""
-        outcome = (result or {}).get("outcome")
+        outcome = (result or {}).get(OUTCOME)
         if outcome is not None and not error:
             self._tell(trial_id, revive(Outcome, json.loads(outcome)))
 
@@ -171,7 +197,8 @@ class _Losses(tune.Callback):
 def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> bool:
     """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
     config = tune.TuneConfig(
-        search_alg=searcher, num_samples=-1, max_concurrent_trials=slots, reuse_actors=True,
+        search_alg=searcher, scheduler=Halving(searcher), num_samples=-1,
+        max_concurrent_trials=slots, reuse_actors=True,
         trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id,
     )  # fmt: skip
     run_config = tune.RunConfig(
