@@ -1,0 +1,169 @@
+"""Record real trials of super-fine-tuning on digits suspects: the table that stands in for training in search_quality.
+
+    python -m tests.benchmarks.record_trials demo blended resnet
+
+For each suspect a backdoored model is trained, then settings from a scrambled Sobol sequence over the demo's space are
+tried on it, one after the other in this process. Each suspect has one file in tests/benchmarks/results/trials/, which
+grows trial by trial, so an interrupted recording goes on. Its seconds are not a measurement: other work may be running.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import qmc
+
+from raybd.registry import BadInput, as_json, read_json
+from raybd.search.records import Outcome
+from raybd.search.space import Choice, Dimension, IntRange, Space
+from raybd.search.trial import run_trial
+from raybd.search.view import SearchView
+from raybd.seeds import derive
+from raybd.settings import StudySettings, load_study, parse_study
+from raybd.stages.preparation import bench, injected, search_view
+from raybd.stages.run_folder import environment
+
+TABLES = Path(__file__).parent / "results" / "trials"
+TRIALS = 320
+REPEATS = 32
+"""So many of the settings run a second time with another seed: no surrogate can know more than the seed leaves."""
+SEED = 0
+DIGITS_KEPT = 4
+"""Settings are rounded to so many significant digits before they are run, so that the table holds what was run."""
+
+SUSPECTS: Mapping[str, dict[str, Any]] = {
+    "demo": {},
+    "blended": {"attack": {"kind": "blended", "poison_ratio": 0.1, "target_label": 0, "alpha": 0.3}},
+    "resnet": {
+        "model": {"name": "small_resnet", "arguments": {"width": 8}},
+        "attack": {"kind": "badnets", "poison_ratio": 0.05, "target_label": 3, "size": 2, "row": 0, "column": 0},
+    },
+}
+"""How each suspect's study differs from the shipped demo."""
+
+ROWS = ("trials", "repeats")
+MEASURED = ("clean_accuracy", "attack_success_rate", "collapsed", "images", "seconds")
+
+
+def study_of(suspect: str) -> StudySettings:
+    """Return the study that plants the suspect's backdoor."""
+    demo = load_study("demo")
+    return parse_study({**demo.resolved(), "name": f"trials-{suspect}", **SUSPECTS[suspect]}, folder=demo.folder)
+
+
+def value_at(dimension: Dimension, share: float) -> Any:
+    """Return the value that lies a share in [0, 1) of the way through a dimension."""
+    if isinstance(dimension, Choice):
+        return dimension.choices[int(share * len(dimension.choices))]
+    whole = isinstance(dimension, IntRange)
+    # Whole numbers get equal shares: the range reaches half a number beyond both ends.
+    low, high = (dimension.low - 0.5, dimension.high + 0.5) if whole else (dimension.low, dimension.high)
+    if dimension.log:
+        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    else:
+        value = low + share * (high - low)
+    if whole:
+        return min(max(round(value), dimension.low), dimension.high)
+    return min(max(float(f"{value:.{DIGITS_KEPT}g}"), dimension.low), dimension.high)
+
+
+def settings_over(space: Space, n: int) -> Iterator[dict[str, Any]]:
+    """Yield `n` settings that fill the space evenly; a larger `n` only adds to the end."""
+    sequence = qmc.Sobol(len(space.search), scramble=True, rng=SEED)
+    power = max(10, math.ceil(math.log2(n)))  # always 1,024 for a usual n: then its points do not depend on n
+    for shares in sequence.random_base2(power)[:n]:
+        yield {name: value_at(d, share) for (name, d), share in zip(space.search.items(), shares, strict=True)}
+
+
+def row(setting: dict[str, Any], outcome: Outcome) -> list[Any]:
+    """Return one line of the table: the setting's values, then `MEASURED`."""
+    if outcome.clean_accuracy is None or outcome.attack_success_rate is None:
+        raise RuntimeError(f"the trial at {setting} failed: {outcome.error}")
+    rates = [round(outcome.clean_accuracy.rate, 5), round(outcome.attack_success_rate.rate, 5)]
+    seconds = outcome.training_seconds + outcome.evaluation_seconds
+    return [*setting.values(), *rates, int(outcome.collapsed), outcome.images, round(seconds, 2)]
+
+
+def facts(suspect: str, settings: StudySettings, view: SearchView) -> dict[str, Any]:
+    """Return all of a table but its rows."""
+    space = settings.load_space()
+    return {
+        "about": "real trials, to be used as a surrogate; the seconds were taken beside other work",
+        "suspect": suspect,
+        "study": {key: settings.resolved()[key] for key in ("model", "attack", "training", "data")},
+        "space": space.describe(),
+        "limits": {
+            "max_attack_success_rate": settings.gate.max_attack_success_rate,
+            "max_accuracy_drop": settings.search.max_accuracy_drop,
+        },
+        "reference_clean_accuracy": view.reference_accuracy.rate,
+        "selection": len(view.selection),
+        "attackable": int((view.trigger.goal_labels(view.selection.labels) != view.selection.labels).sum()),
+        "compute": as_json(view.compute),
+        "environment": environment(),
+        "columns": [*space.search, *MEASURED],
+    }
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """Return the table as JSON with one trial a line."""
+    head = json.dumps({key: value for key, value in table.items() if key not in ROWS}, indent=1)
+    lists = []
+    for key in ROWS:
+        lines = ",\n".join(json.dumps(trial, separators=(",", ":")) for trial in table[key])
+        lists.append(f' "{key}": [\n{lines}\n ]')
+    opened = head.removesuffix("}").rstrip()
+    return ",\n".join([opened, *lists]) + "\n}\n"
+
+
+def begun(path: Path, table: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the rows an earlier recording left.
+
+    Raises:
+        BadInput: if they are of another suspect or space, whose rows would not belong together.
+    """
+    if not path.is_file():
+        return {key: [] for key in ROWS}
+    old = read_json(path)
+    for key in ("study", "space", "columns", "reference_clean_accuracy"):
+        if old[key] != table[key]:
+            raise BadInput(f"{path.name}: recorded with another {key}; move it away to begin anew")
+    return {key: old[key] for key in ROWS}
+
+
+def record(suspect: str, n: int, repeats: int, path: Path) -> None:
+    """Bring the table of a suspect to `n` trials, the first `repeats` of them twice."""
+    settings = study_of(suspect)
+    view = search_view(injected(settings, bench(settings))).on_device()
+    table = facts(suspect, settings, view)
+    table |= begun(path, table)
+    space = settings.load_space()
+    drawn = list(settings_over(space, n))
+    for key, chosen, stream in (("trials", drawn, "recorded"), ("repeats", drawn[:repeats], "repeated")):
+        for i in range(len(table[key]), len(chosen)):
+            outcome = run_trial(view, space.build(chosen[i]), seed=derive(SEED, stream, i))
+            table[key].append(row(chosen[i], outcome))
+            path.write_text(text_of(table), encoding="utf-8")
+            sys.stdout.write(f"{suspect} {key} {i + 1}/{len(chosen)} {table[key][-1]}\n")
+            sys.stdout.flush()
+
+
+def main() -> None:
+    """Record every suspect asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suspects", nargs="+", choices=SUSPECTS)
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--tables", type=Path, default=TABLES)
+    options = parser.parse_args()
+    options.tables.mkdir(parents=True, exist_ok=True)
+    for suspect in options.suspects:
+        record(suspect, options.trials, options.repeats, options.tables / f"{suspect}.json")
+
+
+if __name__ == "__main__":
+    main()
