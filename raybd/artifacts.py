@@ -302,7 +302,10 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Every trial of a search, as plain records, and what the search was; `front` holds trial numbers."""
+    """Every trial of a search, as plain records, and what the search was.
+
+    `front` holds trial numbers; `warm_start` the settings of earlier searches that were tried first.
+    """
 
     records: tuple[dict[str, Any], ...]
     front: tuple[int, ...]
@@ -314,6 +317,7 @@ class Study:
     seconds: float
     workers: int
     reference: Rate
+    warm_start: tuple[dict[str, Any], ...] = ()
 
     @property
     def digest(self) -> str:

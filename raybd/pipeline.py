@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import dropwhile
 from pathlib import Path
@@ -57,6 +57,7 @@ def search(
     resume: bool = False,
     trials: int | None = None,
     extend: int | None = None,
+    warm_start: Sequence[Path] = (),
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
     on_start: OnStart | None = None,
@@ -69,6 +70,7 @@ def search(
         resume: go on with a search that has begun.
         trials: the budget, instead of the study's.
         extend: so many trials more than the search's budget.
+        warm_start: run folders of earlier searches, on other models, whose best settings are tried first.
         on_trial: called with each ended trial.
         on_progress: called with a trial's number and its latest stretch of training.
         on_start: called with the budget and the trials that ended before.
@@ -90,6 +92,7 @@ def search(
         on_trial=execution.both(log.trial, on_trial),
         on_progress=on_progress,
         on_start=execution.both(log.begin, on_start),
+        warm_start=warm_start,
     )
     log.front(study, folder.stage("search"))
     return study
@@ -168,6 +171,7 @@ def run(
     settings: StudySettings,
     *,
     runs: Path = RUNS,
+    warm_start: Sequence[Path] = (),
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
     on_start: OnStart | None = None,
@@ -179,7 +183,8 @@ def run(
     Args:
         settings: the study.
         runs: where run folders lie.
-        on_trial: as `search` takes it.
+        warm_start: as `search` takes it.
+        on_trial: the same.
         on_progress: the same.
         on_start: the same.
         on_stage: called with each word as its stage begins.
@@ -193,7 +198,13 @@ def run(
     words: dict[str, Callable[[], object]] = {
         bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs),
         "search": lambda: search(
-            settings, runs=runs, resume=True, on_trial=on_trial, on_progress=on_progress, on_start=on_start
+            settings,
+            runs=runs,
+            resume=True,
+            warm_start=warm_start,
+            on_trial=on_trial,
+            on_progress=on_progress,
+            on_start=on_start,
         ),
         "select": lambda: select(settings, runs=runs),
         "assess": lambda: assess(settings, runs=runs),

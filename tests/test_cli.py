@@ -72,8 +72,9 @@ def test_the_flags_are_these_and_no_others() -> None:
     }
     runs = ["--runs"]
     assert flags == {
-        **dict.fromkeys(("run", "inject", "adopt", "select", "assess", "report", "sync"), runs),
-        "search": ["--resume", "--runs", "--trials"],
+        **dict.fromkeys(("inject", "adopt", "select", "assess", "report", "sync"), runs),
+        "run": ["--runs", "--warm-start"],
+        "search": ["--resume", "--runs", "--trials", "--warm-start"],
         "promote": ["--rollback", "--runs"],
         "validate": [],
         "list": [],

@@ -29,6 +29,14 @@ Trials = Annotated[
     str | None,
     typer.Option(metavar="N|+N", help="The number of trials instead of the study's; +N adds N to a search."),
 ]
+Warm = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--warm-start",
+        metavar="RUN",
+        help="A run folder of an earlier search, on any model: its best settings are tried first. Repeatable.",
+    ),
+]
 Rollback = Annotated[bool, typer.Option("--rollback", help="Give the alias back to the version that held it before.")]
 What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of: {', '.join(show.LISTS)}.")]
 HERE = Path("runs")
@@ -61,7 +69,7 @@ def _settings(study: str) -> Any:
 
 
 @app.command(cls=Guarded)
-def run(study: Study, runs: Runs = HERE) -> None:
+def run(study: Study, warm_start: Warm = None, runs: Runs = HERE) -> None:
     """Do it all: suspect, search, select, assess, promote, report. Stages already done are not repeated."""
     settings = _settings(study)
     from raybd import pipeline
@@ -69,7 +77,7 @@ def run(study: Study, runs: Runs = HERE) -> None:
 
     try:
         with show.running() as callbacks:
-            pipeline.run(settings, runs=runs, **callbacks)
+            pipeline.run(settings, runs=runs, warm_start=warm_start or (), **callbacks)
     except (NothingFeasible, GateRefused):
         show.outcome(runs / settings.name)  # it has a report, which says why
         raise
@@ -95,14 +103,16 @@ def adopt(study: Study, runs: Runs = HERE) -> None:
 
 
 @app.command(cls=Guarded)
-def search(study: Study, resume: Resume = False, trials: Trials = None, runs: Runs = HERE) -> None:
+def search(
+    study: Study, resume: Resume = False, trials: Trials = None, warm_start: Warm = None, runs: Runs = HERE
+) -> None:
     """Try settings of the defense on the suspect; every trial is kept, and a killed search can be resumed."""
     budget = _budget(trials)
     settings = _settings(study)
     from raybd import pipeline
 
     with show.searching() as callbacks:
-        pipeline.search(settings, runs=runs, resume=resume, **budget, **callbacks)
+        pipeline.search(settings, runs=runs, resume=resume, warm_start=warm_start or (), **budget, **callbacks)
     show.front(runs / settings.name)
     show.waiting(runs / settings.name)
 

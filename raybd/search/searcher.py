@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +61,7 @@ class OptunaDecider:
         seed: int,
         trials: int,
         objectives: Mapping[str, Objective],
+        warm: Sequence[Mapping[str, Any]],
     ) -> None:
         self._study = study
         self._storage = storage
@@ -70,6 +71,7 @@ class OptunaDecider:
         self._sampler = sampler
         self._seed = seed
         self._objectives = objectives
+        self._first = [dict(setting) for setting in (*space.first, *warm)]
         self._distributions = {name: distribution(dim) for name, dim in space.search.items()}
         self._ended: dict[int, TrialRecord] = {}
         self._running: dict[int, Trial] = {}
@@ -79,6 +81,7 @@ class OptunaDecider:
         self._draws = 0
         self._given_up: list[str] = []
         self.trials = trials
+        self.warm = tuple(warm)
 
     @classmethod
     def open(
@@ -94,6 +97,7 @@ class OptunaDecider:
         seed: int = 0,
         extend: int = 0,
         objectives: Mapping[str, Objective] = OBJECTIVES,
+        warm: Sequence[Mapping[str, Any]] = (),
     ) -> Self:
         """Return the decider of the study in `folder`, begun or resumed.
 
@@ -110,10 +114,11 @@ class OptunaDecider:
             seed: of the search.
             extend: so many more than the budget.
             objectives: the figures to steer by.
+            warm: settings to try after the space's own first ones; a resumed study has its own.
 
         Raises:
             BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
-                else, which is left as it was; if another process is searching there.
+                else or with another warm start, which is left as it was; if another process is searching there.
         """
         _check_budget(trials, extend, sampler)
         identity = {
@@ -133,7 +138,8 @@ class OptunaDecider:
         try:
             storage, study = _study(held, name, objectives)
             budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
-            for key, value in (("identity", identity), ("trials", budget)):
+            warm = _warm(study, warm, folder)
+            for key, value in (("identity", identity), ("trials", budget), ("warm", warm)):
                 if study.user_attrs.get(key) != value:
                     study.set_user_attr(key, value)
             decider = cls(
@@ -146,6 +152,7 @@ class OptunaDecider:
                 seed=seed,
                 trials=budget,
                 objectives=objectives,
+                warm=warm,
             )
             decider._recover()
         except BaseException:
@@ -233,8 +240,8 @@ class OptunaDecider:
             return int(waiting[0].user_attrs["proposal"]["draw"])
         if self._repeats:
             plan = self._repeats.popleft()
-        elif self._draws < len(self._space.first):
-            plan = self._proposal(dict(self._space.first[self._draws]), self._draws)
+        elif self._draws < len(self._first):
+            plan = self._proposal(self._first[self._draws], self._draws)
         else:
             return self._draws
         self._study.enqueue_trial(plan["setting"], user_attrs={"proposal": plan})
@@ -353,6 +360,15 @@ def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path
             f"{folder}: holds a study of another {' and '.join(changed)}; "
             "resume it with what it was begun with, or give the new study another name"
         )
+
+
+def _warm(study: optuna.Study, given: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+    """The warm start a study was begun with; for a new one what is given."""
+    asked = [dict(setting) for setting in given]
+    kept: list[Any] = study.user_attrs.get("warm", asked)
+    if asked and kept != asked:
+        raise BadInput(f"{folder}: this search began with another warm start; go on without --warm-start")
+    return kept
 
 
 def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:

@@ -106,7 +106,7 @@ class SearchSettings(Section):
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     seed: Whole = 0
     max_accuracy_drop: Annotated[Real, Field(gt=0, lt=1)]
-    stop_hopeless: bool = True
+    stop_hopeless: bool = False
     early_stopping: Literal["none", "halving"] = "none"
 
     def stopping(self) -> Stopping:

@@ -1,6 +1,7 @@
 """The stage `search`: open the study, run its trials, keep its card."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
@@ -9,6 +10,7 @@ from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, disc
 from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
+from raybd.stages.warm_start import warm_settings
 
 CLOCK = "clock.json"
 
@@ -66,6 +68,7 @@ def search(
     on_trial: OnTrial,
     on_progress: OnProgress | None,
     on_start: OnStart | None,
+    warm_start: Sequence[Path] = (),
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -79,6 +82,7 @@ def search(
         on_trial: called with each ended trial.
         on_progress: called with a trial's number and its latest stretch of training.
         on_start: called with the budget and the trials that ended before.
+        warm_start: run folders of earlier searches whose best settings come first.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -95,6 +99,7 @@ def search(
         sampler=settings.search.sampler,
         seed=settings.search.seed,
         extend=extend,
+        warm=warm_settings(warm_start, space, settings.gate),
     )
     try:
         discard_weights(folder / "trials", decider.records())  # what a kill left
@@ -116,5 +121,6 @@ def search(
             seconds=clock.seconds,
             workers=executor.workers,
             reference=executor.reference,
+            warm_start=tuple(dict(setting) for setting in decider.warm),
         ).save(folder)
     return study

@@ -19,7 +19,8 @@ from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.settings import load_study
 from raybd.stages.run_folder import environment
 
-OPTIONS = ("trials", "space", "crop", "precision", "workers")
+DEFAULTS = {"trials": 32, "space": "standalone_short", "crop": 2, "precision": "auto", "workers": 2}
+"""What a study may differ in, and the values unless told otherwise."""
 RESULTS = Path(__file__).parent / "results" / "third_party.json"
 
 NETS = '''"""The suspect's network, from the keys of its checkpoint."""
@@ -73,20 +74,21 @@ resources: {{precision: {precision}, workers: {workers}}}
 """
 
 
-def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Run the whole flow for one search seed and return its summary and how it ended."""
-    folder = options.runs / "study"
+def write_study(folder: Path, *, data: Path, seed: int, references: str = "", **changes: Any) -> Path:
+    """Write the user's Python file and the study with one search seed into `folder`; return the study's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "my_nets.py").write_text(NETS, encoding="utf-8")
-    references = "super_fine_tuning, fine_tuning"
-    text = STUDY.format(
-        seed=seed,
-        data=options.data.absolute(),
-        references=references if seed == options.references_with else "",
-        **{name: getattr(options, name) for name in OPTIONS},
-    )
     study = folder / f"gtsrb-{seed}.yaml"
+    text = STUDY.format(seed=seed, data=data.absolute(), references=references, **{**DEFAULTS, **changes})
     study.write_text(text, encoding="utf-8")
+    return study
+
+
+def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Run the whole flow for one search seed and return its summary and how it ended."""
+    references = "super_fine_tuning, fine_tuning" if seed == options.references_with else ""
+    changes = {name: getattr(options, name) for name in DEFAULTS}
+    study = write_study(options.runs / "study", data=options.data, seed=seed, references=references, **changes)
     ending = "promoted"
     try:
         pipeline.run(load_study(study), runs=options.runs, on_trial=_line, on_stage=_stage)
@@ -113,18 +115,19 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/third_party"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--trials", type=int, default=32)
-    parser.add_argument("--space", default="standalone_short")
-    parser.add_argument("--crop", type=int, default=2, help="random shifts of the training images, pixels each way")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--space")
+    parser.add_argument("--crop", type=int, help="random shifts of the training images, pixels each way")
+    parser.add_argument("--precision")
+    parser.add_argument("--workers", type=int)
+    parser.set_defaults(**DEFAULTS)
     parser.add_argument("--references-with", type=int, default=0, metavar="SEED")
     options = parser.parse_args()
     results = []
     for seed in options.seeds:
         results.append(measure(options, seed))
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        given = {name: getattr(options, name) for name in OPTIONS}
+        given = {name: getattr(options, name) for name in DEFAULTS}
         document = {"environment": environment(), "options": given, "seeds": results}
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

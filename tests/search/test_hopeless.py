@@ -12,7 +12,7 @@ from raybd.defenses import FineTuning, SuperFineTuning
 from raybd.search import hopeless as module
 from raybd.search.hopeless import FALSE_ALARM, HOPELESS, hopeless
 from raybd.search.records import Stopping
-from raybd.search.trial import run_trial, steps
+from raybd.search.trial import drain, run_trial, steps
 from tests.search.fakes import tiny_view
 
 TABLE = json.loads((Path(__file__).parents[1] / "data" / "hopeless_trials.json").read_text(encoding="utf-8"))
@@ -95,11 +95,7 @@ def test_a_hopeless_trial_ends_when_the_large_peak_is_past(view, monkeypatch):
 
 def test_the_outcome_of_a_hopeless_trial_says_so(view, monkeypatch):
     monkeypatch.setattr(module, "HOPELESS", -1.0)
-    going = steps(view, GENTLE, seed=0, stopping=Stopping(hopeless=True))
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(going)
-    outcome = end.value.value
+    outcome = drain(steps(view, GENTLE, seed=0, stopping=Stopping(hopeless=True)))
     assert outcome.state == "pruned"
     assert outcome.reason.startswith("the backdoor stays: ASR")
     assert outcome.attack_success_rate.n == 50
