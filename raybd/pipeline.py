@@ -81,20 +81,20 @@ def search(
     folder, suspect = _opened(settings, runs)
     _ = suspect.trigger
     searching.check_start(folder.stage("search"), resume=resume, trials=trials, extend=extend)
-    log = recording.SearchLog(settings, suspect, folder)
-    study = searching.search(
-        settings,
-        suspect,
-        folder=folder.stage("search"),
-        trials=settings.search.trials if trials is None else trials,
-        extend=extend or 0,
-        executor=execution.executor(settings, suspect),
-        on_trial=execution.both(log.trial, on_trial),
-        on_progress=on_progress,
-        on_start=execution.both(log.begin, on_start),
-        warm_start=warm_start,
-    )
-    log.front(study, folder.stage("search"))
+    with recording.SearchLog(settings, suspect, folder) as log:
+        study = searching.search(
+            settings,
+            suspect,
+            folder=folder.stage("search"),
+            trials=settings.search.trials if trials is None else trials,
+            extend=extend or 0,
+            executor=execution.executor(settings, suspect),
+            on_trial=execution.both(log.trial, on_trial),
+            on_progress=on_progress,
+            on_start=execution.both(log.begin, on_start),
+            warm_start=warm_start,
+        )
+        log.front(study, folder.stage("search"))
     return study
 
 

@@ -1,8 +1,9 @@
 """What each stage tells MLflow; whether a server listens or not, the stage goes on."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -17,12 +18,25 @@ from raybd.weights import load_into, load_weights
 
 
 class SearchLog:
-    """One parent run for the search, a child run for each trial, a model for each trial of the front."""
+    """One parent run for the search, a child run for each trial, a model for each trial of the front.
+
+    Trials are written by a thread of their own, one after the other: a worker that has ended one waits for the next
+    setting, not for MLflow. Leaving the `with` block waits until all are written, or lie in the outbox.
+    """
 
     def __init__(self, settings: StudySettings, suspect: Suspect, folder: RunFolder) -> None:
         self._settings = settings
         self._suspect = suspect
         self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
+        self._under_way: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.shutdown()
+        self._settle()
 
     def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
         """Open the parent run, and write earlier sessions' trials again: what a kill lost arrives, the rest stands."""
@@ -44,11 +58,18 @@ class SearchLog:
             self.trial(record)
 
     def trial(self, record: TrialRecord) -> None:
-        """Write one child run, in one batch."""
-        self._tracker.trial(as_json(record))
+        """Have one child run written, in one batch."""
+        self._under_way.append(self._writer.submit(self._tracker.trial, as_json(record)))
+
+    def _settle(self) -> None:
+        """Wait for what is being written; raise what went wrong there, which no outage of MLflow does."""
+        for written in self._under_way:
+            written.result()
+        self._under_way.clear()
 
     def front(self, study: Study, folder: Path) -> None:
         """Log the model of every trial on the front; none, if the suspect's card warns that none can be exported."""
+        self._settle()
         records = {record["number"]: record for record in study.records}
         model = self._suspect.model()
         example = example_images(self._suspect.bench)
@@ -76,10 +97,11 @@ def finish(settings: StudySettings, suspect: Suspect, folder: RunFolder, page: P
     Trials and models are said again: MLflow keeps one of each, and what a kill between stages lost arrives.
     """
     if folder.has("search"):
-        log, study = SearchLog(settings, suspect, folder), Study.load(folder.stage("search"))
-        for record in study.records:
-            log.trial(revive(TrialRecord, record))
-        log.front(study, folder.stage("search"))
+        study = Study.load(folder.stage("search"))
+        with SearchLog(settings, suspect, folder) as log:
+            for record in study.records:
+                log.trial(revive(TrialRecord, record))
+            log.front(study, folder.stage("search"))
     summary = read_json(folder.path / "summary.json")
     tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
     files: dict[str, str | Path] = {"report.html": page, "summary.json": folder.path / "summary.json"}
