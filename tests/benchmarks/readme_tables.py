@@ -54,10 +54,38 @@ def third_party(results: dict[str, Any]) -> str:
     note = (
         f"Intervals are 95 %, on {n:,} test images; ± is the standard deviation over training seeds "
         "(three; two for conventional fine-tuning); training times were taken beside other work. "
-        f"{options['trials']} trials each in the space `{options['space']}`, precision {options['precision']}, "
+        f"{options['trials']} trials each in the space `{options['space']}`, training images shifted by up to "
+        f"{options['crop']} pixels, precision {options['precision']}, "
         f"{options['workers']} workers; searches took {minutes} minutes. Ended: {endings}. {_machine(results)}"
     )
-    return "\n".join([*rows, "", note])
+    return "\n".join([*rows, "", note, "", *_sequela(results)])
+
+
+def _sequela(results: dict[str, Any]) -> list[str]:
+    """What else the cure changed: a row per candidate, with the suspect and the references before them."""
+    first = next(run["summary"] for run in results["seeds"] if run["summary"]["references"])
+    counts = ", ".join(map(str, first["sequela"]["reinjection"]["poisoned_samples"]))
+    attack = f"ASR after re-injection of {counts} poisoned samples"
+    rows = [
+        f"| model | search seed | {attack} | membership AUC of the suspect's training images |",
+        "|---|---|---|---|",
+    ]
+    rows += [_sequela_row(name, "", first["sequela"]) for name in ("suspect", *first["references"])]
+    for run in results["seeds"]:
+        if run["summary"]["sequela"]:
+            rows.append(_sequela_row("candidate", str(run["seed"]), run["summary"]["sequela"]))
+    return rows
+
+
+def _sequela_row(name: str, seed: str, sequela: dict[str, Any]) -> str:
+    curve = ", ".join("-" if r is None else f"{100 * r['rate']:.1f}" for r in sequela["reinjection"]["curves"][name])
+    read = sequela["membership"]["suspect_members"]
+    auc = read["rows"][name]
+    told = f"{auc['auc']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+    if name == "candidate" and read["rise"]:
+        rise = read["rise"]
+        told += f", rise {rise['value']:+.3f} [{rise['low']:+.3f}, {rise['high']:+.3f}]"
+    return f"| {NAMES.get('selected' if name == 'candidate' else name, name)} | {seed} | {curve} % | {told} |"
 
 
 def demo_seeds(results: dict[str, Any]) -> str:
