@@ -16,7 +16,20 @@ from raybd.cli import app
 from raybd.cli.show import LISTS
 from raybd.registry import BadInput
 
-VERBS = ("run", "inject", "adopt", "search", "select", "assess", "promote", "report", "sync", "list", "validate")
+VERBS = (
+    "run",
+    "inject",
+    "adopt",
+    "search",
+    "select",
+    "assess",
+    "promote",
+    "report",
+    "sync",
+    "list",
+    "validate",
+    "speed",
+)
 HEAVY = ("torch", "ray", "mlflow", "optuna", "pydantic", "sklearn", "plotly")
 
 
@@ -77,6 +90,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "search": ["--resume", "--runs", "--trials", "--warm-start"],
         "promote": ["--rollback", "--runs"],
         "validate": [],
+        "speed": ["--trials", "--workers"],
         "list": [],
     }
 

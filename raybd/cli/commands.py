@@ -187,6 +187,19 @@ def validate(study: Study) -> None:
     show.overview(pipeline.validate(settings))
 
 
+@app.command(cls=Guarded)
+def speed(
+    study: Study,
+    trials: Annotated[int | None, typer.Option(min=1, help="Predict for so many trials, not the study's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Predict for so many workers, not this machine's.")] = None,
+) -> None:
+    """Measure how fast this machine runs a study's trials, and say how long its search would take. Writes nothing."""
+    settings = _settings(study)
+    from raybd.speed import measure
+
+    show.speed(measure(settings, trials=trials, workers=workers, on_step=show.step))
+
+
 @app.command("list", cls=Guarded)
 def list_(what: What) -> None:
     """List what a study can name: models, attacks, triggers, spaces and so on."""

@@ -161,6 +161,34 @@ def delivered(done: Any) -> None:
     _line(f"sync: {counts} {done.reason}".rstrip() if waited else "sync: nothing waited")
 
 
+def step(words: str) -> None:
+    """Say on stderr what is measured next."""
+    err.print(Text(f"measuring: {words}", style="dim"))
+
+
+def speed(found: Any) -> None:
+    """Print what was measured of this machine, where a trial's time goes, and how long the search would take."""
+    kinds = {"training": found.training_seconds, "evaluation": found.evaluation_seconds}
+    kinds["neither"] = found.overhead_seconds
+    split = ", ".join(f"{name} {s:.2f} s ({s / found.seconds_per_trial:.0%})" for name, s in kinds.items())
+    whole = f"{found.hours:.1f} hours" if found.hours >= 1 else f"{60 * found.hours:.1f} minutes"
+    _facts(
+        {
+            "device": f"{found.device}, {found.precision}",
+            "its limits": f"{found.matmul_flops / 1e9:,.0f} GFLOP/s multiplying matrices, "
+            f"{found.copy_bytes_per_second / 1e9:,.1f} GB/s copying memory",
+            "training": f"{found.training_rate:,.0f} images/s: {found.matmul_share:.0%} of the one limit, "
+            f"at least {found.memory_share:.0%} of the other",
+            "evaluation": f"{found.evaluation_rate:,.0f} images/s",
+            "average trial": f"{found.images_per_trial:,.0f} images, {found.seconds_per_trial:.2f} s: {split}",
+            "search": f"{found.trials} trials on {found.workers} workers: about {whole}",
+        },
+        ["measured with one worker: several share memory and caches, and are each a little slower"]
+        if found.workers > 1
+        else [],
+    )
+
+
 def entries(found: Sequence[tuple[str, str]]) -> None:
     """Print names with what each is."""
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -29,6 +29,10 @@ class Defense(ABC):
     def run(self, view: DefenderView, data: ImageSet, *, compute: Compute, seed: int) -> Iterator[Epoch]:
         """Change `view.model` in place, training on `data`; yield each stretch."""
 
+    @abstractmethod
+    def image_steps(self, images: int) -> int:
+        """Return how many images a whole run trains on, repeats counted, of a clean set of so many."""
+
     def verdict_step(self, images: int) -> int | None:  # noqa: ARG002 - subclasses need it
         """Return the step after which what is left of a backdoor will stay, or None where only the end shows it.
 

@@ -42,6 +42,10 @@ class FineTuning(Defense):
         steps = self.epochs * steps_per_epoch(images, self.batch_size)
         return schedules.cosine(self.lr, steps), steps
 
+    def image_steps(self, images: int) -> int:
+        """Return how many images a whole run trains on, repeats counted, of a clean set of so many."""
+        return self.plan(images)[1] * min(self.batch_size, images)
+
     def run(self, view: DefenderView, data: ImageSet, *, compute: Compute, seed: int) -> Iterator[Epoch]:
         """Train on `data`, yielding each epoch."""
         schedule, steps = self.plan(len(data))

@@ -63,6 +63,10 @@ class SuperFineTuning(Defense):
         )
         return schedule, steps
 
+    def image_steps(self, images: int) -> int:
+        """Return how many images a whole run trains on, repeats counted, of a clean set of so many."""
+        return self.plan(images)[1] * min(self.batch_size, images)
+
     def run(self, view: DefenderView, data: ImageSet, *, compute: Compute, seed: int) -> Iterator[Epoch]:
         """Train all layers on `data`, yielding each cycle."""
         schedule, steps = self.plan(len(data))

@@ -1,8 +1,9 @@
 """Search spaces: which fields of a defense are fixed, which are searched and where, and what comes first."""
 
 import dataclasses
+import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +40,10 @@ class FloatRange:
         """Return the extreme values; if the defense takes these, it takes what lies between."""
         return self.low, self.high
 
+    def at(self, share: float) -> float:
+        """Return the value that lies `share`, in [0, 1), of the way through."""
+        return min(max(_between(self.low, self.high, self.log, share), self.low), self.high)
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntRange:
@@ -61,6 +66,11 @@ class IntRange:
     def corners(self) -> tuple[Any, ...]:
         """Return the extreme values; if the defense takes these, it takes what lies between."""
         return self.low, self.high
+
+    def at(self, share: float) -> int:
+        """Return the number that lies `share`, in [0, 1), of the way through; each has as much room."""
+        value = _between(self.low - 0.5, self.high + 0.5, self.log, share)
+        return min(max(round(value), self.low), self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,10 @@ class Choice:
     def corners(self) -> tuple[Any, ...]:
         """Return every choice."""
         return self.choices
+
+    def at(self, share: float) -> object:
+        """Return the choice that lies `share`, in [0, 1), of the way through."""
+        return self.choices[int(share * len(self.choices))]
 
 
 Dimension = FloatRange | IntRange | Choice
@@ -168,6 +182,10 @@ class Space:
         if missing:
             raise BadInput(f"{where}: expected a complete setting; missing {', '.join(map(repr, missing))}")
 
+    def at(self, shares: Sequence[float]) -> Setting:
+        """Return the setting that lies so far, in [0, 1), through each dimension."""
+        return {name: d.at(share) for (name, d), share in zip(self.search.items(), shares, strict=True)}
+
     def __contains__(self, setting: Mapping[str, Any]) -> bool:
         return setting.keys() == self.search.keys() and all(v in self.search[n] for n, v in setting.items())
 
@@ -188,6 +206,12 @@ class Space:
     def digest(self) -> str:
         """Return a SHA-256 of everything in the space, in hex."""
         return digest_of(self.describe())
+
+
+def _between(low: float, high: float, log: bool, share: float) -> float:
+    if log:
+        return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    return low + share * (high - low)
 
 
 def _check_range(low: float | int, high: float | int, log: bool) -> None:

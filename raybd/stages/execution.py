@@ -123,7 +123,11 @@ def session(settings: StudySettings) -> Iterator[None]:
 
 def executor(settings: StudySettings, suspect: Suspect) -> Executor:
     """Return the study's executor over what a search may see of the suspect."""
-    view = search_view(suspect)
+    return executor_over(settings, search_view(suspect))
+
+
+def executor_over(settings: StudySettings, view: SearchView) -> Executor:
+    """Return the study's executor over a view."""
     if settings.resources.executor == "local":
         return LocalExecutor(view, settings)
     return RayExecutor(view, settings)

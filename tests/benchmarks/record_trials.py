@@ -19,7 +19,7 @@ from scipy.stats import qmc
 
 from raybd.registry import BadInput, as_json, read_json
 from raybd.search.records import Outcome
-from raybd.search.space import Choice, Dimension, IntRange, Space
+from raybd.search.space import Dimension, FloatRange, Space
 from raybd.search.trial import run_trial
 from raybd.search.view import SearchView
 from raybd.seeds import derive
@@ -55,19 +55,10 @@ def study_of(suspect: str) -> StudySettings:
     return parse_study({**demo.resolved(), "name": f"trials-{suspect}", **SUSPECTS[suspect]}, folder=demo.folder)
 
 
-def value_at(dimension: Dimension, share: float) -> Any:
-    """Return the value that lies a share in [0, 1) of the way through a dimension."""
-    if isinstance(dimension, Choice):
-        return dimension.choices[int(share * len(dimension.choices))]
-    whole = isinstance(dimension, IntRange)
-    # Whole numbers get equal shares: the range reaches half a number beyond both ends.
-    low, high = (dimension.low - 0.5, dimension.high + 0.5) if whole else (dimension.low, dimension.high)
-    if dimension.log:
-        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-    else:
-        value = low + share * (high - low)
-    if whole:
-        return min(max(round(value), dimension.low), dimension.high)
+def rounded(value: Any, dimension: Dimension) -> Any:
+    """Return a real number with `DIGITS_KEPT` significant digits, still inside its dimension; others as they are."""
+    if not isinstance(dimension, FloatRange):
+        return value
     return min(max(float(f"{value:.{DIGITS_KEPT}g}"), dimension.low), dimension.high)
 
 
@@ -75,8 +66,8 @@ def settings_over(space: Space, n: int) -> Iterator[dict[str, Any]]:
     """Yield `n` settings that fill the space evenly; a larger `n` only adds to the end."""
     sequence = qmc.Sobol(len(space.search), scramble=True, rng=SEED)
     power = max(10, math.ceil(math.log2(n)))  # always 1,024 for a usual n: then its points do not depend on n
-    for shares in sequence.random_base2(power)[:n]:
-        yield {name: value_at(d, share) for (name, d), share in zip(space.search.items(), shares, strict=True)}
+    for shares in sequence.random_base2(power)[:n].tolist():
+        yield {name: rounded(value, space.search[name]) for name, value in space.at(shares).items()}
 
 
 def row(setting: dict[str, Any], outcome: Outcome) -> list[Any]:

@@ -262,6 +262,9 @@ def test_a_job_whose_worker_always_dies_is_a_failed_outcome(workers, view):
     class Deadly(Defense):
         kind = "deadly"
 
+        def image_steps(self, images):
+            return images
+
         def run(self, view, data, *, compute, seed):
             die()
 
