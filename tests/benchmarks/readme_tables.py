@@ -53,7 +53,7 @@ def third_party(results: dict[str, Any]) -> str:
     n = results["seeds"][0]["summary"]["suspect"]["clean_accuracy"]["n"]
     note = (
         f"Intervals are 95 %, on {n:,} test images; ± is the standard deviation over training seeds "
-        "(three; two for conventional fine-tuning); training times were taken beside other work. "
+        "(three); training times were taken beside other work. "
         f"{options['trials']} trials each in the space `{options['space']}`, training images shifted by up to "
         f"{options['crop']} pixels, precision {options['precision']}, "
         f"{options['workers']} workers; searches took {minutes} minutes. Ended: {endings}. {_machine(results)}"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from raybd.defenses import FineTuning, SuperFineTuning
+from raybd.models import Classifier
 from raybd.search import hopeless as module
 from raybd.search.hopeless import FALSE_ALARM, HOPELESS, hopeless
 from raybd.search.records import Stopping
@@ -33,6 +34,10 @@ class Obeys(nn.Module):
         return torch.stack([goal.float(), 0.5 * torch.ones(len(x))], dim=1)
 
 
+def obeys(rate: float, seed: int = 0) -> Classifier:
+    return Classifier(Obeys(rate, seed))
+
+
 @pytest.fixture(scope="module")
 def view():
     """A view with 1,000 images that can be attacked."""
@@ -44,32 +49,32 @@ def view():
 
 
 def test_a_backdoor_that_is_all_there_is_seen_on_fifty_images(view):
-    model = Obeys(0.98, 0)
+    model = obeys(0.98)
     rate = hopeless(model, view)
-    assert rate.n == model.seen == 50
+    assert rate.n == model.body.seen == 50
     assert rate.low > HOPELESS
 
 
 def test_a_backdoor_that_is_gone_is_not_looked_at_any_longer(view):
-    model = Obeys(0.02, 0)
+    model = obeys(0.02)
     assert hopeless(model, view) is None
-    assert model.seen == 50
+    assert model.body.seen == 50
 
 
 def test_near_the_threshold_it_looks_longer(view):
-    model = Obeys(0.6, 0)
+    model = obeys(0.6)
     assert hopeless(model, view) is not None
-    assert model.seen > 100
+    assert model.body.seen > 100
 
 
 def test_at_the_threshold_it_is_rarely_wrong(view):
-    wrong = sum(hopeless(Obeys(HOPELESS, seed), view) is not None for seed in range(300))
+    wrong = sum(hopeless(obeys(HOPELESS, seed), view) is not None for seed in range(300))
     assert wrong <= 300 * FALSE_ALARM + 5
 
 
 def test_fewer_images_than_a_look_are_looked_at_once(view):
     few = dataclasses.replace(view, selection=view.selection.subset(range(20)))
-    assert hopeless(Obeys(1.0, 0), few).n == 20
+    assert hopeless(obeys(1.0), few).n == 20
 
 
 GENTLE = SuperFineTuning(
@@ -90,7 +95,7 @@ def test_a_hopeless_trial_ends_when_the_large_peak_is_past(view, monkeypatch):
     outcome = run_trial(view, GENTLE, seed=0)
     assert [epoch.steps for epoch in going] == [4, 8], "phase 1 is two cycles of four"
     assert outcome.state == "complete", "only a search gives up"
-    assert outcome.steps == 16
+    assert outcome.steps == 12
 
 
 def test_the_outcome_of_a_hopeless_trial_says_so(view, monkeypatch):
