@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raybd import training
 from raybd.data import Augment
 from raybd.defenses import SuperFineTuning
+from raybd.evaluation.metrics import read
 from raybd.models import Architecture
 from raybd.registry import BadInput
 from raybd.search.view import SearchView
@@ -194,8 +195,6 @@ def test_evaluation_counts_like_raybds_own() -> None:
     pack = Single(own)
     pack.load(own.jobs(0, 1))
     accuracy, success = Evaluation(own).of(pack.logits)
-    from raybd.evaluation.metrics import read
-
     readings = read(own.suspect(), own.view.selection, own.view.trigger, CPU)
     assert accuracy == [pytest.approx(readings.clean_accuracy.rate)]
     assert success == [pytest.approx(readings.attack_success_rate.rate)]
@@ -226,6 +225,12 @@ def test_a_way_is_judged_by_the_mean_difference_on_the_same_jobs(shift: float, s
     assert judged.verdict == verdict
     slower = Cell(model="m", way="plain", size=1, settings_per_hour=1.0)
     assert winner([slower, judged]).startswith("wins: plain" if verdict == "differs" else "wins: w")
+
+
+def test_a_way_whose_figures_were_not_checked_does_not_win() -> None:
+    plain = Cell(model="m", way="plain", size=1, settings_per_hour=1.0)
+    said = winner([plain, Cell(model="m", way="fused", size=64, settings_per_hour=9.0)])
+    assert said == "wins: plain 1, 1 settings/h (the reference); faster, but not checked: fused 64, 9 settings/h"
 
 
 def test_figures_on_another_suspect_are_not_compared() -> None:
