@@ -94,7 +94,10 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         pipeline.run(load_study(study), runs=options.runs, on_trial=_line, on_stage=_stage)
     except (NothingFeasible, GateRefused) as error:
         ending = f"{type(error).__name__}: {error}"
-    summary = json.loads((options.runs / f"gtsrb-badnets-{seed}" / "summary.json").read_text(encoding="utf-8"))
+    text = (options.runs / f"gtsrb-badnets-{seed}" / "summary.json").read_text(encoding="utf-8")
+    for name, folder in (("DATA_FOLDER", options.data), ("RUNS", options.runs)):
+        text = text.replace(str(folder.absolute()), name)  # where they lie on this machine is nobody's business
+    summary = json.loads(text)
     return {"seed": seed, "ending": ending, "summary": summary}
 
 
