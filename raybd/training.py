@@ -22,7 +22,8 @@ FINITE_CHECK_STEPS = 10
 
 CPU_EVALUATION_VALUES = 400_000
 """So many input values make a batch of `predict` on a CPU, about 130 images of 3 x 32 x 32: what it computes stays in
-the cache. Batches of 1,000 took 1.3 times as long in bf16, 1.6 times in fp32 (one core, 0.3 M-parameter network)."""
+the cache. Batches of 1,000 took 1.5 times as long in bf16, 1.7 times in fp32 (medians of 5 on one idle core of an
+AMD EPYC, 1,960 images through the third party's network of tests/benchmarks)."""
 EVALUATION_BATCH = 1000
 """At most so many images make a batch of `predict`."""
 

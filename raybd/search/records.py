@@ -43,12 +43,12 @@ OBJECTIVES: Mapping[str, Objective] = {
 class Stopping:
     """Which trials a search gives up before their end.
 
-    `hopeless`: those that keep the backdoor although the large peak is past, see `search.hopeless`. `rungs`: shares
-    of a trial's own length; who is behind the others there is given up, see `search.rungs`.
+    `hopeless`: those that keep the backdoor although the large peak is past, see `search.hopeless`. `halving`: those
+    that are behind the others at a rung, see `search.rungs`.
     """
 
     hopeless: bool = False
-    rungs: tuple[float, ...] = ()
+    halving: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

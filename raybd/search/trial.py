@@ -20,6 +20,7 @@ from raybd.search.records import (
     TrialRecord,
     worker_name,
 )
+from raybd.search.rungs import SHARES
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 from raybd.weights import save_weights, state_of
@@ -90,7 +91,7 @@ class _Looks:
         self._model = model
         images = len(defense.training_images(view.clean_set, view.seed))
         self._verdict_step = defense.verdict_step(images) if stopping.hopeless else None
-        self._rungs = list(enumerate(stopping.rungs))
+        self._rungs = list(enumerate(SHARES)) if stopping.halving else []
         self.seconds = 0.0
 
     def at(self, epoch: Epoch) -> Outcome | Reading | None:

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raybd.data import Part, SplitPlan
 from raybd.registry import BadInput, as_number
 from raybd.search.records import Stopping
-from raybd.search.rungs import SHARES
 from raybd.tracking import free_alias, plain_name
 
 
@@ -98,8 +97,8 @@ class DataSettings(Section):
 class SearchSettings(Section):
     """How many settings to try, who proposes them, and what accuracy they may cost on the selection split.
 
-    `stop_hopeless` ends a trial that keeps the backdoor when its large peak is past; `early_stopping: halving` also
-    those that are behind the others part of the way through.
+    `stop_hopeless` ends a trial that keeps the backdoor when its large peak is past; `early_stopping: halving` those
+    that are behind the others part of the way through.
     """
 
     trials: Annotated[Whole, Field(ge=1)] = 32
@@ -111,7 +110,7 @@ class SearchSettings(Section):
 
     def stopping(self) -> Stopping:
         """Return which trials are given up before their end."""
-        return Stopping(hopeless=self.stop_hopeless, rungs=SHARES if self.early_stopping == "halving" else ())
+        return Stopping(hopeless=self.stop_hopeless, halving=self.early_stopping == "halving")
 
 
 class TrackingSettings(Section):

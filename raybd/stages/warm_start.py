@@ -38,7 +38,9 @@ def _best(run: Path, space: Space, gate: Gate) -> list[dict[str, Any]]:
     if study.space["defense"] != space.defense:
         raise BadInput(f"--warm-start: {run} searched {study.space['defense']}, this study {space.defense}")
     records = [revive(TrialRecord, record) for record in study.records if record["number"] in study.front]
-    settings = [_completed(record.setting, study.space["fixed"], space) for record in nearest(records, gate, k=10**6)]
+    settings = [
+        _completed(record.setting, study.space["fixed"], space) for record in nearest(records, gate, k=len(records))
+    ]
     inside = [setting for setting in settings if setting in space]
     if not inside:
         raise BadInput(f"--warm-start: no setting of the front of {run} lies inside this study's space")

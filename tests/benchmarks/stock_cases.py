@@ -22,6 +22,7 @@ from raybd.search.space import Space
 from raybd.settings import StudySettings, load_study, parse_study
 from raybd.stages import preparation
 from raybd.triggers import Patch, Trigger
+from raybd.yaml_file import read_yaml
 from tests.benchmarks import third_party
 from tests.benchmarks.stock_loop import AddPatch, Problem
 from tests.benchmarks.stock_search import distributions
@@ -129,13 +130,8 @@ def add_patch(trigger: Trigger) -> AddPatch:
 
 def gtsrb(data: Path, folder: Path) -> Case:
     """Return the third party's model of `third_party.py`, with shifts of up to 2 pixels; `data` holds its files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "my_nets.py").write_text(third_party.NETS, encoding="utf-8")
-    text = third_party.STUDY.format(
-        seed=0, data=data.absolute(), references="", trials=1, space="standalone_short", crop=2, precision="auto",
-        workers=1,
-    )  # fmt: skip
-    return _case("gtsrb", yaml.safe_load(text), folder)
+    study = third_party.write_study(folder, data=data, seed=0)
+    return _case("gtsrb", read_yaml(study), folder)
 
 
 def digits(folder: Path) -> Case:

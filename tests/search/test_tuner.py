@@ -18,7 +18,6 @@ from raybd.defenses import Defense, FineTuning
 from raybd.registry import BadInput
 from raybd.search import local, tuner
 from raybd.search.records import OBJECTIVES, Job, Objective, Stopping, front_of
-from raybd.search.rungs import SHARES
 from raybd.search.searcher import JOURNAL, TooManyFailures
 from tests.search.fakes import facts, open_decider, tiny_view
 
@@ -91,7 +90,7 @@ def test_a_search_on_one_worker_gives_the_settings_and_figures_of_a_local_one(wo
 
 
 def test_trials_given_up_at_a_rung_are_the_same_on_ray_as_in_process(workers, view, tmp_path):
-    stopping = Stopping(rungs=SHARES)
+    stopping = Stopping(halving=True)
     with open_decider(tmp_path / "local", trials=8) as decider:
         local.run(view, decider, trials=tmp_path / "local" / "trials", stopping=stopping)
         alone = facts(decider.records())
