@@ -5,7 +5,7 @@ import math
 
 import torch
 from jaxtyping import Bool
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from raybd import seeds
@@ -67,4 +67,4 @@ def _looks(images: int) -> list[int]:
 
 def _lower(hits: int, n: int, error: float) -> float:
     """The exact lower bound of a rate, wrong with probability `error` at most."""
-    return float(stats.beta.ppf(error, hits, n - hits + 1)) if hits else 0.0
+    return float(special.betaincinv(hits, n - hits + 1, error)) if hits else 0.0

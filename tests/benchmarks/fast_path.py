@@ -33,16 +33,17 @@ RESULTS = Path(__file__).parent / "results"
 PRECISIONS = ("fp32", "bf16")
 LIMITS = {"clean_accuracy": 0.01, "attack_success_rate": 0.03}
 """How far the mean difference may lie from zero, bound included."""
+SHOWN = ("pairs", "collapsed_in_one", "collapsed_in_both", "compared", "difference", "spread_of_fp32")
 
 
-def measure(suspect: str, settings: StudySettings, view: SearchView, n: int, seeds: int) -> dict[str, Any]:
-    """Run what an earlier measurement left out and return the whole result."""
-    path = RESULTS / f"fast_path_{suspect}.json"
+def measure(suspect: str, settings: StudySettings, view: SearchView, n: int, seeds: int, path: Path) -> dict[str, Any]:
+    """Run what an earlier measurement left out of the file at `path`, and return the whole result."""
     runs: dict[str, Any] = read_json(path)["runs"] if path.is_file() else {}
     space = settings.load_space()
     views = {p: replace(view, compute=replace(view.compute, precision=p)).on_device() for p in PRECISIONS}
-    for i, setting in enumerate(settings_over(space, n)):
-        for seed in range(seeds):
+    drawn = list(settings_over(space, n))
+    for seed in range(seeds):  # outermost: what an interruption leaves is all settings with fewer seeds
+        for i, setting in enumerate(drawn):
             for precision in PRECISIONS:
                 key = f"{i}/{seed}/{precision}"
                 if key not in runs:
@@ -134,8 +135,9 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         third = options.suspect == "third_party"
         study = third_partys(options.data, Path(scratch)) if third else planted(options.suspect)
-        document = measure(options.suspect, *study, options.settings, options.seeds)
-    for key in ("pairs", "collapsed_in_one", "collapsed_in_both", "compared", "difference", "spread_of_fp32"):
+        path = RESULTS / f"fast_path_{options.suspect}.json"
+        document = measure(options.suspect, *study, options.settings, options.seeds, path)
+    for key in SHOWN:
         sys.stdout.write(f"{key}: {document[key]}\n")
 
 

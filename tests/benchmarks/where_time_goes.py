@@ -4,11 +4,13 @@
     python -m tests.benchmarks.where_time_goes third_party --data DATA_FOLDER --trials 48 --precision bf16
 
 Worker time is workers x seconds of the search, from the first setting asked for to the last outcome told; what is in it
-and is neither training nor evaluation is Ray, Optuna, MLflow, the journal, weights and waiting. The last trials of a
-search leave workers idle; that tail counts as overhead here, and is given apart.
+and is neither training nor evaluation is Ray, Optuna, MLflow, the journal, weights and waiting. Of that, two parts do
+not grow with the trials and are given apart: each worker's start (a Python process that imports torch and Ray) before
+its first trial, and the tail, in which the last trials leave workers idle. Both count as overhead in the shares.
 """
 
 import argparse
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -26,12 +28,13 @@ from tests.benchmarks import third_party
 RESULTS = Path(__file__).parent / "results"
 
 
-def shares(study: Study, ends: list[float], seconds: float) -> dict[str, Any]:
+def shares(study: Study, ends: list[float], starts: list[float], seconds: float) -> dict[str, Any]:
     """Return what a search spent, in seconds of worker time and as shares of it.
 
     Args:
         study: the search.
         ends: when each trial ended, in seconds from the start.
+        starts: when each worker's first trial began to train, in seconds from the start.
         seconds: of the search as a whole.
     """
     worker = study.workers * seconds
@@ -48,7 +51,9 @@ def shares(study: Study, ends: list[float], seconds: float) -> dict[str, Any]:
         "evaluation_share": evaluation / worker,
         "overhead_share": overhead / worker,
         "tail_share": tail / worker,
-        "overhead_seconds_per_trial": (overhead - tail) / len(study.records),
+        "start_share": sum(starts) / worker,
+        "start_seconds": statistics.median(starts),
+        "overhead_seconds_per_trial": (overhead - tail - sum(starts)) / len(study.records),
         "images_per_second_of_training": sum(record["images"] for record in study.records) / training,
     }
 
@@ -57,14 +62,16 @@ def measure(settings: StudySettings, runs: Path) -> dict[str, Any]:
     """Run a search with Ray already up and say where its time went."""
     (pipeline.inject if settings.injects else pipeline.adopt)(settings, runs=runs)
     ends: list[float] = []
+    starts: dict[str, float] = {}
     begun: list[float] = []
 
     def note(record: TrialRecord) -> None:
         ends.append(time.monotonic() - begun[0])
+        starts.setdefault(record.worker, ends[-1] - record.training_seconds - record.evaluation_seconds)
 
     with execution.session(settings):
         study = pipeline.search(settings, runs=runs, on_trial=note, on_start=lambda *_: begun.append(time.monotonic()))
-    return shares(study, ends, max(ends))
+    return shares(study, ends, list(starts.values()), max(ends))
 
 
 def main() -> None:
