@@ -23,15 +23,21 @@ def test_a_shift_beyond_the_limit_is_not_called_equivalent() -> None:
     steady = paired(runs_of([[(0.90, 0.901)], [(0.80, 0.799)], [(0.95, 0.951)], [(0.97, 0.969)]]), 4, 1)
     shifted = paired(runs_of([[(0.90, 0.881)], [(0.80, 0.779)], [(0.95, 0.931)], [(0.97, 0.949)]]), 4, 1)
     even, apart = difference(steady, "clean_accuracy"), difference(shifted, "clean_accuracy")
-    assert even is not None and even["equivalent"] and abs(even["mean"]) < 1e-9
-    assert apart is not None and not apart["equivalent"] and apart["mean"] == pytest.approx(-0.02)
+    assert even is not None
+    assert even["equivalent"]
+    assert abs(even["mean"]) < 1e-9
+    assert apart is not None
+    assert not apart["equivalent"]
+    assert apart["mean"] == pytest.approx(-0.02)
 
 
 def test_a_pair_of_which_one_collapsed_is_left_out() -> None:
     runs = runs_of([[(0.9, 0.9)], [(0.9, 0.9)], [(0.9, 0.1)]])
     runs["2/0/bf16"]["collapsed"] = True
     found = difference(paired(runs, 3, 1), "clean_accuracy")
-    assert found is not None and found["mean"] == 0 and found["settings"] == 2
+    assert found is not None
+    assert found["mean"] == 0
+    assert found["settings"] == 2
 
 
 def test_the_spread_is_over_seeds_not_over_settings() -> None:
@@ -47,7 +53,8 @@ def test_bf16_gives_the_figures_of_fp32(tmp_path: Path) -> None:
     assert document["compared"] >= 8
     for rate, limit in LIMITS.items():
         found = document["difference"][rate]
-        assert found["low"] <= limit and found["high"] >= -limit, (rate, found)
+        assert found["low"] <= limit, (rate, found)
+        assert found["high"] >= -limit, (rate, found)
     before = path.read_bytes()
     measure("demo", *planted("demo"), n=6, seeds=2, path=path)
     assert path.read_bytes() == before, "what was measured is not measured again"
