@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import readme_speed
+from tests.benchmarks.readme_speed import machine
 from tests.examples import own_model
 
 README = Path(__file__).parents[2] / "README.md"
@@ -29,7 +31,7 @@ def blocks() -> dict[str, str]:
         path = RESULTS / f"{name.replace('-', '_')}.json"
         if path.is_file():
             found[name] = table(json.loads(path.read_text(encoding="utf-8")))
-    return found
+    return found | readme_speed.blocks()
 
 
 def third_party(results: dict[str, Any]) -> str:
@@ -56,7 +58,7 @@ def third_party(results: dict[str, Any]) -> str:
         "(three); training times were taken beside other work. "
         f"{options['trials']} trials each in the space `{options['space']}`, training images shifted by up to "
         f"{options['crop']} pixels, precision {options['precision']}, "
-        f"{options['workers']} workers; searches took {minutes} minutes. Ended: {endings}. {_machine(results)}"
+        f"{options['workers']} workers; searches took {minutes} minutes. Ended: {endings}. {machine(results)}"
     )
     return "\n".join([*rows, "", note, "", *_sequela(results)])
 
@@ -99,7 +101,11 @@ def demo_seeds(results: dict[str, Any]) -> str:
         rows.append(f"| {run['seed']} | {' | '.join(cells)} | {run['ending'].splitlines()[0]} |")
     papers = {run["with_the_papers_values"].partition(":")[0] for run in results["seeds"]}
     return "\n".join(
-        [*rows, "", f"With the search replaced by the paper's values: {', '.join(sorted(papers))}. {_machine(results)}"]
+        [
+            *rows,
+            "",
+            f"With the search replaced by the paper's values: {', '.join(sorted(papers))}. {machine(results)}",
+        ]
     )
 
 
@@ -119,12 +125,6 @@ def _pair(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
     return f"{100 * row['clean_accuracy']['rate']:.1f} % / {100 * row['attack_success_rate']['rate']:.1f} %"
-
-
-def _machine(results: dict[str, Any]) -> str:
-    facts = results["environment"]
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "ray", "optuna"))
-    return f"Measured on two cores of an {facts['cpu']}, no GPU, {versions}."
 
 
 def filled(text: str) -> str:

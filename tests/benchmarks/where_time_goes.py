@@ -60,7 +60,7 @@ def shares(study: Study, ends: list[float], starts: list[float], seconds: float)
 
 def measure(settings: StudySettings, runs: Path) -> dict[str, Any]:
     """Run a search with Ray already up and say where its time went."""
-    (pipeline.inject if settings.injects else pipeline.adopt)(settings, runs=runs)
+    suspect = (pipeline.inject if settings.injects else pipeline.adopt)(settings, runs=runs)
     ends: list[float] = []
     starts: dict[str, float] = {}
     begun: list[float] = []
@@ -71,7 +71,8 @@ def measure(settings: StudySettings, runs: Path) -> dict[str, Any]:
 
     with execution.session(settings):
         study = pipeline.search(settings, runs=runs, on_trial=note, on_start=lambda *_: begun.append(time.monotonic()))
-    return shares(study, ends, list(starts.values()), max(ends))
+    spent = shares(study, ends, list(starts.values()), max(ends))
+    return {"precision": suspect.bench.compute.precision, **spent}
 
 
 def main() -> None:

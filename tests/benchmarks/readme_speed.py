@@ -1,0 +1,192 @@
+"""The README's tables of speed, from the results of the benchmarks that measured them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import stock_summary
+
+RESULTS = Path(__file__).parent / "results"
+SUSPECTS = {"demo": "the demo's digits", "third_party": "the third party's model"}
+CASES = {"gtsrb": "third party's model", "digits": "digits"}
+QUALITY = ("random", "qmc", "nsga2", "gp", "stock", "tpe", "tpe hopeless", "tpe halving", "tpe both", "tpe warm")
+ARMS = {
+    "random": "random",
+    "qmc": "quasi-random",
+    "nsga2": "NSGA-II",
+    "gp": "Gaussian process",
+    "stock": "stock `OptunaSearch`, two metrics",
+    "tpe": "**raybd** (TPE with constraints)",
+    "tpe hopeless": "raybd, `stop_hopeless`",
+    "tpe halving": "raybd, `early_stopping: halving`",
+    "tpe both": "raybd, both",
+    "tpe warm": "raybd, `--warm-start` from the two other suspects",
+}
+GROWTH = {
+    "trials": "seconds of a search against its trials (no-op trials, two workers)",
+    "workers": "seconds per trial against workers",
+    "cluster": "seconds per trial against slots of a simulated cluster (trials that sleep)",
+    "model": "training seconds per image against the network",
+    "clean_set": "training seconds against clean-set size",
+}
+
+
+def blocks() -> dict[str, str]:
+    """Return what belongs between the markers of the README, for each benchmark that has results."""
+    found = {}
+    for name, (files, table) in TABLES.items():
+        results = [_read(file) for file in files if (RESULTS / file).is_file()]
+        if results:
+            found[name] = table(results)
+    return found
+
+
+def _read(file: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    return content
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """Return on what something was measured, in a sentence."""
+    facts = results["environment"]
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "ray", "optuna"))
+    return f"Measured on two cores of an {facts['cpu']}, no GPU, {versions}."
+
+
+def where(results: list[dict[str, Any]]) -> str:
+    """Return where worker time goes: one row per suspect."""
+    rows = [
+        "| search | workers | took | training | evaluation | workers' start | idle at the end | Ray, Optuna, MLflow |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in results:
+        shares = " | ".join(f"{one[f'{part}_share']:.1%}" for part in ("training", "evaluation", "start", "tail"))
+        rows.append(
+            f"| {SUSPECTS[one['suspect']]}, {one['trials']} trials, {one['precision']} | {one['workers']} | "
+            f"{one['seconds']:,.0f} s | {shares} | {one['overhead_seconds_per_trial']:.3f} s per trial |"
+        )
+    return "\n".join([*rows, "", f"Shares of worker time. {machine(results[0])}"])
+
+
+def stock(results: list[dict[str, Any]]) -> str:
+    """Return the comparison with the pipeline a user would write: a table for each run."""
+    parts = []
+    for one in results:
+        rates, times = stock_summary.throughput(one["throughput"]), stock_summary.feasibility(one["first_feasible"])
+        options = one["options"]
+        listed, searched = CASES[options["throughput_on"]], CASES[options["first_feasible_on"]]
+        rows = [f"| pipeline | trials per hour, {listed} | first feasible trial, {searched} |", "|---|---|---|"]
+        rows += [f"| {name} ({rate['precision']}) | {_rate(rate)} | {_wait(times.get(name))} |"
+                 for name, rate in rates.items()]  # fmt: skip
+        pairs = "; ".join(f"{name}: {_ratios(pair)}" for name, pair in one["ratios"].items() if "as written" in name)
+        epochs = f" of {options['epochs'][0]} to {options['epochs'][1]} epochs" if options["epochs"] else ""
+        note = (
+            f"{options['settings']} settings{epochs}, {options['repeats']} run(s) each; searches for a feasible trial: "
+            f"{len(options['seeds'])} seed(s), budget {options['budget']}. {pairs}. {machine(one)}"
+        )
+        parts.append("\n".join([*rows, "", note]))
+    return "\n\n".join(parts)
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    return f"{rate['trials_per_hour']:,.0f} ({rate['steady_trials_per_hour']:,.0f} without start and closing)"
+
+
+def _wait(times: Mapping[str, Any] | None) -> str:
+    if times is None:
+        return ""
+    seconds = times["median_seconds"]
+    found = f"{times['found']} of {times['seeds']} found one"
+    return f"over {times['at_least_seconds']:.0f} s, {found}" if seconds is None else f"{seconds:.1f} s, {found}"
+
+
+def _ratios(pair: Mapping[str, Any]) -> str:
+    words = [f"{pair['trials_per_hour']:.1f}x the trials per hour"]
+    if pair.get("first_feasible"):
+        words.append(f"first feasible trial {pair['first_feasible']:.1f}x sooner")
+    return ", ".join(words)
+
+
+def precision(results: list[dict[str, Any]]) -> str:
+    """Return bf16 against fp32: one row per suspect."""
+    rows = ["| bf16 minus fp32, points | pairs | C-Acc | ASR | fp32's own sd over seeds |", "|---|---|---|---|---|"]
+    for one in results:
+        apart = " | ".join(_apart(one["difference"][rate]) for rate in ("clean_accuracy", "attack_success_rate"))
+        own = " / ".join(f"{100 * one['spread_of_fp32'][r]:.1f}" for r in ("clean_accuracy", "attack_success_rate"))
+        rows.append(f"| {SUSPECTS[one['suspect']]} | {one['compared']} | {apart} | {own} |")
+    seen = "; ".join(f"{SUSPECTS[one['suspect']]}: {one['settings']} settings, {one['seeds']} seeds" for one in results)
+    return "\n".join([*rows, "", f"95 % intervals over settings; {seen}. {machine(results[0])}"])
+
+
+def _apart(difference: Mapping[str, Any]) -> str:
+    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    verdict = "equivalent" if difference["equivalent"] else "NOT shown equivalent"
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}], {verdict}"
+
+
+def quality(results: list[dict[str, Any]]) -> str:
+    """Return how many trials each way to search needs for what random search reaches, over all suspects."""
+    (one,) = results
+    target = f"the hypervolume of {one['trials']} random trials"
+    rows = [
+        f"| search | trials for {target} | its cost, in random trials | within a quarter | first feasible trial |",
+        "|---|---|---|---|---|",
+    ]
+    summaries = {row["arm"]: row for row in one["rows"] if row["suspect"] == "all"}
+    for arm in (arm for arm in QUALITY if arm in summaries):
+        row = summaries[arm]
+        wide = row["wide"]
+        rows.append(
+            f"| {ARMS[arm]} | {_count(wide['trials_needed'], one['trials'])} | "
+            f"{_count(wide['cost_needed'], one['trials'])} | {wide['reached_within_a_quarter']:.0%} | "
+            f"{_count(row['feasible_1']['trials'], one['trials'])} |"
+        )
+    recorded = len(one["surrogates"])
+    return "\n".join([*rows, "", f"Medians over {recorded} digits suspects x {one['seeds']} seeds, on surrogates."])
+
+
+def _count(value: float | None, most: int) -> str:
+    return f"over {most}" if value is None or value > most else f"{value:.0f}"
+
+
+def growth(results: list[dict[str, Any]]) -> str:
+    """Return the fitted exponents, a row for each fit, then what an ask costs."""
+    (one,) = results
+    rows = ["| what grows | fitted exponent |", "|---|---|"]
+    for part, title in GROWTH.items():
+        for series in one["parts"].get(part, {"series": {}})["series"].values():
+            rows += [f"| {title}: {name} | {_fit(fit)} |" for name, fit in series["fits"].items()]
+    if "sampler" in one["parts"]:
+        rows += ["", *_asks(one["parts"]["sampler"])]
+    return "\n".join([*rows, "", machine(one)])
+
+
+def _fit(fit: Mapping[str, Any] | None) -> str:
+    if fit is None:
+        return "too few points"
+    error = "" if fit["standard_error"] is None else f" ± {fit['standard_error']:.2f}"
+    return f"{fit['exponent']:.2f}{error}"
+
+
+def _asks(part: Mapping[str, Any]) -> list[str]:
+    counts = sorted({int(row["trials"]) for series in part["series"].values() for row in series["rows"]})
+    rows = [
+        "| milliseconds to propose a setting after | " + " | ".join(f"{n:,}" for n in counts) + " trials |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for name, series in part["series"].items():
+        taken = {int(row["trials"]): f"{1000 * row['seconds']:,.0f}" for row in series["rows"]}
+        rows.append(f"| {name} | " + " | ".join(taken.get(n, "") for n in counts) + " |")
+    return rows
+
+
+Table = Callable[[list[dict[str, Any]]], str]
+TABLES: Mapping[str, tuple[tuple[str, ...], Table]] = {
+    "where-time-goes": (("where_time_goes_demo.json", "where_time_goes_third_party.json"), where),
+    "stock": (("stock_pipeline_quick.json", "stock_pipeline.json"), stock),
+    "precision": (("fast_path_demo.json", "fast_path_third_party.json"), precision),
+    "search-quality": (("search_quality.json",), quality),
+    "growth": (("growth.json",), growth),
+}
+"""By marker: the files it is made from, those that are there, and how."""
