@@ -72,11 +72,19 @@ SUCCESSORS: Mapping[str, Successor] = {
 }
 
 
+def succession(sampler: str, draws: int) -> tuple[Successor, ...]:
+    """Return who has taken over, one after the other, in a search of so many draws begun with `sampler`."""
+    following: list[Successor] = []
+    while (successor := SUCCESSORS.get(sampler)) is not None and successor.draw < draws:
+        following.append(successor)
+        sampler = successor.name
+    return tuple(following)
+
+
 def in_charge(sampler: str, draw: int) -> str:
     """Return who proposes a draw of a search that was begun with `sampler`; the draw alone decides."""
-    while (successor := SUCCESSORS.get(sampler)) is not None and draw >= successor.draw:
-        sampler = successor.name
-    return sampler
+    following = succession(sampler, draw + 1)
+    return following[-1].name if following else sampler
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

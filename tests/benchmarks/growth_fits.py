@@ -71,7 +71,6 @@ def table(name: str, part: Mapping[str, Any]) -> list[str]:
     lines = [f"== {name}"]
     for title, series in part["series"].items():
         lines.append(f"  {title}")
-        for row in series["rows"]:
-            lines.append("    " + "  ".join(f"{key} {value:,.4g}" for key, value in row.items()))
+        lines += ["    " + "  ".join(f"{key} {value:,.4g}" for key, value in row.items()) for row in series["rows"]]
         lines += [f"    {key}: {shown(fit)}" for key, fit in series.get("fits", {}).items()]
     return lines + [f"  {key}: {value}" for key, value in part.items() if key not in ("series", "sizes")]

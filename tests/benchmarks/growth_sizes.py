@@ -8,7 +8,8 @@ class Sizes:
     """Points of each series.
 
     `slots` are those of the simulated cluster, `sleep` the seconds its trials last, `rounds` how many trials each of
-    its slots runs; `memory` the two counts that are compared, both ends of segments; `longest_ask` ends a sampler's series.
+    its slots runs; `longest_ask`, in seconds, ends a sampler's series; `memory` are the two counts of trials that are
+    compared, both ends of segments.
     """
 
     trials: tuple[int, ...] = (10, 100, 1000)
