@@ -61,6 +61,7 @@ def test_steady_leaves_out_the_start_of_the_workers_and_the_tail() -> None:
     ends = [(1.0, "a"), (2.0, "a"), (20.0, "b"), (21.0, "a"), (22.0, "b"), (23.0, "a"), (24.0, "b"), (50.0, "a")]
     assert steady(ends, slots=2) == 1.0  # from 20 s, when both were there, to 23 s
     assert steady([(0.0, "a"), (3.0, "a"), (4.0, "a")], slots=2) == 2.0
+    assert steady([(5.0, "a")], slots=1) == 0.0
 
 
 def test_memory_is_measured_at_the_ends_of_segments() -> None:

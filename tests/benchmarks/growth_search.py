@@ -62,8 +62,8 @@ def view(architecture: Architecture, images: int) -> SearchView:
 
 NOTHING = (space(1), TINY, 96)
 """A trial of a few steps on 48 images with a network of 5,000 weights: milliseconds."""
-SOMETHING = (space(40), Architecture(name="small_resnet", classes=3, shape=(1, 8, 8)), 960)
-"""A trial that computes for seconds: 480 images, 40 epochs, 77,000 weights."""
+LARGER = Architecture(name="small_resnet", classes=3, shape=(1, 8, 8))
+"""77,000 weights."""
 
 
 def search(
@@ -121,7 +121,7 @@ def steady(ends: Sequence[tuple[float, str]], slots: int) -> float:
     """Return the seconds per trial from when each of `slots` workers has ended one to the last but `slots`.
 
     Before that some are still starting, after it some have nothing left to do. A search too short for it counts
-    from its first end to its last.
+    from its first end to its last, and a single trial not at all.
 
     Args:
         ends: when each trial ended, in seconds, in order, and on which worker.
@@ -131,7 +131,7 @@ def steady(ends: Sequence[tuple[float, str]], slots: int) -> float:
     first, last = (started.index(True) if any(started) else 0), len(ends) - 1 - slots
     if last <= first:
         first, last = 0, len(ends) - 1
-    return (ends[last][0] - ends[first][0]) / (last - first)
+    return (ends[last][0] - ends[first][0]) / max(1, last - first)
 
 
 def trials(sizes: Sizes) -> dict[str, Any]:
@@ -145,11 +145,12 @@ def trials(sizes: Sizes) -> dict[str, Any]:
 
 def workers(sizes: Sizes) -> dict[str, Any]:
     """Measure the same search of real trials on more and more workers."""
+    computing = (space(sizes.worker_epochs), LARGER, 960)
     rows = []
     for slots in sizes.workers:
         with tuner.connected(workers=slots) as joined:
             search(joined, NOTHING, slots)
-            rows.append({"workers": slots, **search(joined, SOMETHING, sizes.worker_trials)})
+            rows.append({"workers": slots, **search(joined, computing, sizes.worker_trials)})
     return {"series": {"trials that compute": _against_workers(rows)}}
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 class Sizes:
     """Points of each series.
 
-    `slots` are those of the simulated cluster, `sleep` the seconds its trials last, `rounds` how many trials each of
+    `worker_trials` train for `worker_epochs`; `slots` are those of the simulated cluster, `sleep` the seconds its trials last, `rounds` how many trials each of
     its slots runs; `longest_ask`, in seconds, ends a sampler's series; `memory` are the two counts of trials that are
     compared, both ends of segments.
     """
 
     trials: tuple[int, ...] = (10, 100, 1000)
     workers: tuple[int, ...] = (1, 2)
-    worker_trials: int = 48
+    worker_trials: int = 24
+    worker_epochs: int = 40
     slots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     sleep: float = 2.0
     rounds: int = 6
@@ -35,6 +36,7 @@ TINY = Sizes(
     trials=(3, 6),
     workers=(1, 2),
     worker_trials=4,
+    worker_epochs=1,
     slots=(1, 2),
     sleep=0.1,
     rounds=2,
