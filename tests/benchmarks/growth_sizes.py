@@ -8,8 +8,8 @@ class Sizes:
     """Points of each series.
 
     `worker_trials` train for `worker_epochs`; `slots` are those of the simulated cluster, `sleep` the seconds its
-    trials last, `rounds` how many trials each slot runs; `longest_ask`, in seconds, ends a sampler's series; `memory` are the two counts of trials that are
-    compared, both ends of segments.
+    trials last, `rounds` how many trials each slot runs; `longest_ask`, in seconds, ends a sampler's series; `memory`
+    are the two counts of trials that are compared, both ends of segments.
     """
 
     trials: tuple[int, ...] = (10, 100, 1000)
