@@ -304,7 +304,8 @@ class Assessment:
 class Study:
     """Every trial of a search, as plain records, and what the search was.
 
-    `front` holds trial numbers; `warm_start` the settings of earlier searches that were tried first.
+    `front` holds trial numbers; `warm_start` the settings of earlier searches that were tried first. `successors`
+    says which samplers took over from `sampler`, and after how many settings.
     """
 
     records: tuple[dict[str, Any], ...]
@@ -318,6 +319,7 @@ class Study:
     workers: int
     reference: Rate
     warm_start: tuple[dict[str, Any], ...] = ()
+    successors: dict[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -81,16 +81,17 @@ def _sources() -> Entries:
 
 
 def _samplers() -> Entries:
-    from raybd.search.samplers import SAMPLERS
+    from raybd.search.samplers import SAMPLERS, SUCCESSORS
 
     words = {
         "tpe": "tree-structured Parzen estimator, multi-objective; the default",
         "nsga2": "genetic search in generations of 20",
-        "gp": "Gaussian process; about a second for each proposal",
+        "gp": "Gaussian process; slow to propose",
         "qmc": "quasi-random points that fill the space evenly",
         "random": "independent random points",
     }
-    return [(name, words[name]) for name in SAMPLERS]
+    then = {name: f"; after {s.draw:,} settings {s.name} takes over" for name, s in SUCCESSORS.items()}
+    return [(name, words[name] + then.get(name, "")) for name in SAMPLERS]
 
 
 def _components(table: Mapping[str, type[Any]]) -> Entries:

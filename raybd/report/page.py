@@ -147,6 +147,10 @@ def _check(check: Card) -> dict[str, Any]:
     return {"name": name, "sign": sign, "tone": tone, "status": check["status"], **figures}
 
 
+def _successors(taken_over: dict[str, int]) -> str:
+    return "".join(f"; {name} after {count(draws)} settings" for name, draws in taken_over.items())
+
+
 def _search(run: ReportInput) -> dict[str, Any] | None:
     if run.study is None:
         return None
@@ -162,7 +166,7 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
             ("wall clock", seconds(figures["seconds"]) + (f", {per_hour:,.0f} trials an hour" if per_hour else "")),
             ("training", seconds(figures["training_seconds"])),
             ("evaluation", seconds(figures["evaluation_seconds"])),
-            ("sampler", f"{figures['sampler']}, seed {figures['seed']}"),
+            ("sampler", f"{figures['sampler']}, seed {figures['seed']}" + _successors(figures["successors"])),
         ],
         "pareto": search_figures.pareto(run, run.study),
         "effects": [

@@ -146,7 +146,8 @@ def _suspect(run: ReportInput) -> set[str]:
 def _search(run: ReportInput) -> set[str]:
     if run.study is None:
         return set()
-    found = {"optuna", "wilson", "newcombe", "backdoorbench", _SAMPLERS.get(str(run.study["sampler"]), "")}
+    samplers = {run.study["sampler"], *run.study.get("successors", {})}
+    found = {"optuna", "wilson", "newcombe", "backdoorbench", *(_SAMPLERS.get(name, "") for name in samplers)}
     return found | _defense({"kind": run.space.get("defense")})
 
 

@@ -58,6 +58,7 @@ def search_counts(study: Card | None) -> Card | None:
         "training_seconds": sum(r["training_seconds"] or 0 for r in records),
         "evaluation_seconds": sum(r["evaluation_seconds"] or 0 for r in records),
         "sampler": study["sampler"],
+        "successors": study.get("successors", {}),  # not in cards of earlier versions
         "seed": study["seed"],
     }
 

@@ -17,11 +17,13 @@ from raybd.registry import BadInput, as_json, nearest, revive
 from raybd.search.journal import HeldJournal
 from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, Reading, TrialRecord
 from raybd.search.rungs import Rungs
-from raybd.search.samplers import SAMPLERS, distribution
+from raybd.search.samplers import SAMPLERS, distribution, in_charge
 from raybd.search.space import Space
 from raybd.seeds import derive
 
 JOURNAL = "journal.log"
+LISTED = "listed"
+"""Who proposed a setting of the space's first ones or of a warm start; another proposal bears its sampler's name."""
 ATTEMPTS = 3
 """A setting whose trial fails is tried so often in all, then given up."""
 GIVEN_UP = 3
@@ -200,12 +202,13 @@ class OptunaDecider:
         if self._counted + len(self._running) >= self.trials:
             return None
         draw = self._enqueued()
+        sampler = in_charge(self._sampler, draw)
         seed = derive(self._seed, "sampler", draw) % 2**32
-        self._study.sampler = SAMPLERS[self._sampler](seed, derive(self._seed, "sampler") % 2**32)
+        self._study.sampler = SAMPLERS[sampler](seed, derive(self._seed, "sampler") % 2**32)
         trial = self._study.ask(self._distributions)
         proposal = trial.user_attrs.get("proposal")
         if proposal is None:
-            proposal = self._proposal(dict(trial.params), draw)
+            proposal = self._proposal(dict(trial.params), draw, sampler)
             trial.set_user_attr("proposal", proposal)
         if ticket:
             trial.set_user_attr("ray_trial_id", ticket)
@@ -241,14 +244,14 @@ class OptunaDecider:
         if self._repeats:
             plan = self._repeats.popleft()
         elif self._draws < len(self._first):
-            plan = self._proposal(self._first[self._draws], self._draws)
+            plan = self._proposal(self._first[self._draws], self._draws, LISTED)
         else:
             return self._draws
         self._study.enqueue_trial(plan["setting"], user_attrs={"proposal": plan})
         return int(plan["draw"])
 
-    def _proposal(self, setting: dict[str, Any], draw: int) -> dict[str, Any]:
-        return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw}
+    def _proposal(self, setting: dict[str, Any], draw: int, by: str) -> dict[str, Any]:
+        return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw, "by": by}
 
     def _end(self, number: int, outcome: Outcome, *, interrupted: bool = False) -> TrialRecord | None:
         """Write down how a trial ended; what an interrupted call had written down already stands."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
 from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
+from raybd.search.samplers import succession
 from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
@@ -29,6 +30,11 @@ class _Clock:
 
     def write(self) -> None:
         write_json(self._path, {"seconds": self.seconds})
+
+
+def _draws(records: Sequence[TrialRecord]) -> int:
+    """How many settings were proposed; repeats of one bear the same seed."""
+    return len({record.seed for record in records})
 
 
 def _with(clock: _Clock, on_trial: OnTrial) -> OnTrial:
@@ -122,5 +128,6 @@ def search(
             workers=executor.workers,
             reference=executor.reference,
             warm_start=tuple(dict(setting) for setting in decider.warm),
+            successors={s.name: s.draw for s in succession(settings.search.sampler, _draws(records))},
         ).save(folder)
     return study

@@ -42,6 +42,14 @@ def test_the_page_loads_nothing_from_anywhere(run: ReportInput, page: Page, with
     assert len(re.findall(r"https?://", text)) == len(re.findall(r'<a href="https://', text))
 
 
+def test_the_page_says_which_samplers_took_over(run: ReportInput, page: Page) -> None:
+    assert run.study is not None
+    study = {**run.study, "sampler": "gp", "successors": {"tpe": 40, "nsga2": 9000}}
+
+    assert "gp, seed 0; tpe after 40 settings; nsga2 after 9,000 settings" in page(replace(run, study=study))
+    assert "settings" not in dict(context(run)["search"]["facts"])["sampler"]
+
+
 def test_plotly_is_inlined_once(run: ReportInput, page: Page) -> None:
     text = page(run)
 

@@ -35,6 +35,14 @@ def test_a_search_by_another_sampler_does_not_credit_tpe(run: ReportInput) -> No
     assert not any("TPE" in method for method in methods)
 
 
+def test_a_sampler_that_took_over_is_credited_beside_the_first(run: ReportInput) -> None:
+    assert run.study is not None
+    study = {**run.study, "sampler": "gp", "successors": {"tpe": 40, "nsga2": 900}}
+    methods = {r.method for r in used(replace(run, study=study))}
+
+    assert {name for name in ("TPE", "NSGA-II") if any(name in method for method in methods)} == {"TPE", "NSGA-II"}
+
+
 def test_an_unknown_method_is_refused_with_the_nearest(run: ReportInput) -> None:
     with pytest.raises(BadInput, match="unknown method 'tunes'; did you mean 'tune'"):
         used(replace(run, references=("tunes",)))
