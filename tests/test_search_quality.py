@@ -12,7 +12,6 @@ from raybd.search.records import Reading, Stopping
 from raybd.search.rungs import SHARES
 from raybd.search.space import Space
 from raybd.search.trial import drain
-from raybd.seeds import generator
 from tests.benchmarks import quality_arms, search_quality
 from tests.benchmarks.quality_arms import Bench
 from tests.benchmarks.record_trials import COLUMNS, SUSPECTS, TABLES, settings_over
@@ -51,9 +50,8 @@ def row(setting: dict[str, Any], shift: float, luck: float) -> list[Any]:
 
 
 def surrogate(suspect: str = "a", shift: float = 0.0) -> Surrogate:
-    lucks = iter((2 * generator(0, suspect).initial_seed() % 7 - 3.0 + i % 3) / 10 for i in range(1000))
-    rows = [row(setting, shift, next(lucks)) for setting in settings_over(SPACE, 40)]
-    repeats = [row(setting, shift, next(lucks) + 0.3) for setting in settings_over(SPACE, 16)]
+    rows = [row(setting, shift, luck=i % 3 / 5) for i, setting in enumerate(settings_over(SPACE, 40))]
+    repeats = [row(setting, shift, luck=(i + 1) % 3 / 5) for i, setting in enumerate(settings_over(SPACE, 16))]
     table = {
         "suspect": suspect,
         "space": SPACE.describe(),
@@ -81,7 +79,8 @@ def bench(work: Path, trials: int = TRIALS) -> Bench:
 
 def test_a_surrogate_knows_which_settings_remove_the_backdoor_and_which_cost_accuracy() -> None:
     low, middle, high = surrogate().expected([setting(0.012), setting(0.15), setting(0.9)])
-    assert low[0] > 0.8 > 0.1 > middle[0] >= high[0]
+    assert low[0] > 0.8
+    assert high[0] <= middle[0] < 0.1
     assert low[1] < 0.01 < high[1]
 
 
