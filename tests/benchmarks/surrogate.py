@@ -180,7 +180,7 @@ class Surrogate:
                     return Outcome(state="pruned", reason=reason, attack_success_rate=rate, **cost)
             else:
                 shown = self._shown(rates, *RUNG_COLUMNS[rung][:2])
-                yield Reading(rung=rung, training_seconds=0, evaluation_seconds=0, worker="", **shown, **cost)
+                yield Reading(rung=rung, training_seconds=0.0, evaluation_seconds=0.0, worker="", **shown, **cost)
         steps = defense.phases(self.table.facts["clean_set"])[1]
         return self._ended(self._shown(rates, ACCURACY, SUCCESS), steps, images)
 
