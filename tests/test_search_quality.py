@@ -1,5 +1,6 @@
 """What the measurement of search quality rests on: surrogates behave like trials, searches are counted right."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def row(setting: dict[str, Any], shift: float, luck: float) -> list[Any]:
     return [*setting.values(), accuracy, success, 0, images[0], 0.0, *at_rungs, success, images[3], int(success > 0.55)]
 
 
+@functools.cache
 def surrogate(suspect: str = "a", shift: float = 0.0) -> Surrogate:
     rows = [row(setting, shift, luck=i % 3 / 5) for i, setting in enumerate(settings_over(SPACE, 40))]
     repeats = [row(setting, shift, luck=(i + 1) % 3 / 5) for i, setting in enumerate(settings_over(SPACE, 16))]
@@ -73,7 +75,7 @@ def setting(peak: float, *, lr_max2: float = 0.01) -> dict[str, Any]:
 
 
 def bench(work: Path, trials: int = TRIALS) -> Bench:
-    suspects = {"a": surrogate("a"), "b": surrogate("b", 0.3), "c": surrogate("c", -0.3)}
+    suspects = {"a": surrogate(), "b": surrogate("b", 0.3), "c": surrogate("c", -0.3)}
     return Bench(surrogates=suspects, trials=trials, work=work)
 
 
