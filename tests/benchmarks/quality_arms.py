@@ -29,7 +29,7 @@ from tests.benchmarks.surrogate import Surrogate
 MEMORY = Path("/dev/shm")
 """The journal is synced twice a trial; in memory that costs nothing."""
 MOST = 4
-"""No search asks for more than so many times its trials, however cheap the stopped ones are."""
+"""No search has more than so many times its trials, however cheap the stopped ones are."""
 HALVING, HOPELESS, BOTH = Stopping(halving=True), Stopping(hopeless=True), Stopping(halving=True, hopeless=True)
 METRICS = {"attack_success_rate": "min", "clean_accuracy": "max"}
 
@@ -68,7 +68,7 @@ DONOR = "tpe"
 class Bench:
     """The suspects to search on, how many trials a search has, and the folder in which searches are kept.
 
-    A search goes on until it has had its trials, and has spent what as many random trials cost.
+    A search ends with its trials; one that stops trials goes on until it has spent what as many random trials cost.
     """
 
     surrogates: Mapping[str, Surrogate]
@@ -126,7 +126,8 @@ class Bench:
         surrogate, afford = self.surrogates[suspect], self.afford(suspect)
 
         def enough(records: tuple[TrialRecord, ...]) -> bool:
-            return len(records) >= self.trials and sum(record.images for record in records) >= afford
+            paid = arm.stopping == NEVER or sum(record.images for record in records) >= afford
+            return paid and len(records) >= self.trials
 
         if arm.sampler is None:
             return stock(surrogate, seed, MOST * self.trials, enough)
