@@ -103,13 +103,16 @@ class DataPoisoning(Attack):
 
 
 def train_fresh(workshop: Workshop, data: ImageSet, *, seed: int) -> tuple[Classifier, Epoch]:
-    """Return a model trained from scratch on `data`; with clean data and the attack's seed, the twin."""
+    """Return a model trained from scratch on `data`, ready to be read; with clean data and the attack's seed, the twin.
+
+    It is in evaluation mode: left as training leaves it, its batch norm would answer by the batch, and change.
+    """
     model = workshop.fresh_model(seeds.derive(seed, "model"))
     epochs = workshop.recipe.fit(
         model, data, augment=workshop.augment, compute=workshop.compute, seed=seeds.derive(seed, "training")
     )
     last = finished(epochs)
-    return model, last
+    return model.eval(), last
 
 
 def uniform_choice(labels: Tensor, ratio: float, seed: int) -> Tensor:
