@@ -12,8 +12,8 @@ from typing import Any
 from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
 from raybd.registry import BadInput
+from raybd.search.opening import JOURNAL
 from raybd.search.records import OnProgress, OnStart, OnTrial
-from raybd.search.searcher import JOURNAL
 from raybd.settings import StudySettings
 from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
 from raybd.stages.run_folder import RunFolder

@@ -7,21 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import optuna
 from optuna.samplers import RandomSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raybd.registry import BadInput, as_json, nearest, revive
-from raybd.search.journal import HeldJournal
+from raybd.search.opening import OpenStudy, open_study
 from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, Reading, TrialRecord
 from raybd.search.rungs import Rungs
 from raybd.search.samplers import SAMPLERS, distribution, in_charge
 from raybd.search.space import Space
 from raybd.seeds import derive
 
-JOURNAL = "journal.log"
 LISTED = "listed"
 """Who proposed a setting of the space's first ones or of a warm start; another proposal bears its sampler's name."""
 ATTEMPTS = 3
@@ -53,27 +49,23 @@ class OptunaDecider:
 
     def __init__(
         self,
-        study: optuna.Study,
-        storage: JournalStorage,
-        journal: HeldJournal,
+        opened: OpenStudy,
         *,
         space: Space,
         limits: Limits,
         sampler: str,
         seed: int,
-        trials: int,
         objectives: Mapping[str, Objective],
-        warm: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._study = study
-        self._storage = storage
-        self._journal = journal
+        self._study = opened.study
+        self._storage = opened.storage
+        self._journal = opened.journal
         self._space = space
         self._limits = limits
         self._sampler = sampler
         self._seed = seed
         self._objectives = objectives
-        self._first = [dict(setting) for setting in (*space.first, *warm)]
+        self._first = [dict(setting) for setting in (*space.first, *opened.warm)]
         self._distributions = {name: distribution(dim) for name, dim in space.search.items()}
         self._ended: dict[int, TrialRecord] = {}
         self._running: dict[int, Trial] = {}
@@ -82,8 +74,8 @@ class OptunaDecider:
         self._rungs = Rungs(**vars(limits))
         self._draws = 0
         self._given_up: list[str] = []
-        self.trials = trials
-        self.warm = tuple(warm)
+        self.trials = opened.trials
+        self.warm = opened.warm
 
     @classmethod
     def open(
@@ -131,34 +123,20 @@ class OptunaDecider:
             "limits": as_json(limits),
             "objectives": {key: objective.direction for key, objective in objectives.items()},
         }
-        path = folder / JOURNAL
-        kept = _kept_attributes(path, name)
-        if kept is not None and "identity" in kept:  # without it, a kill came before the first trial
-            _check_identity(kept["identity"], identity, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        held = HeldJournal.hold(path)
+        opened = open_study(
+            folder,
+            name=name,
+            identity=identity,
+            objectives=objectives,
+            trials=trials,
+            extend=extend,
+            warm=warm,
+        )
+        decider = cls(opened, space=space, limits=limits, sampler=sampler, seed=seed, objectives=objectives)
         try:
-            storage, study = _study(held, name, objectives)
-            budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
-            warm = _warm(study, warm, folder)
-            for key, value in (("identity", identity), ("trials", budget), ("warm", warm)):
-                if study.user_attrs.get(key) != value:
-                    study.set_user_attr(key, value)
-            decider = cls(
-                study,
-                storage,
-                held,
-                space=space,
-                limits=limits,
-                sampler=sampler,
-                seed=seed,
-                trials=budget,
-                objectives=objectives,
-                warm=warm,
-            )
             decider._recover()
         except BaseException:
-            held.close()
+            opened.journal.close()
             raise
         return decider
 
@@ -354,45 +332,3 @@ def _check_budget(trials: int, extend: int, sampler: str) -> None:
         raise BadInput(f"--trials: expected at least +1, got {extend}")
     if sampler not in SAMPLERS:
         raise BadInput(f"search.sampler: unknown '{sampler}'{nearest(sampler, SAMPLERS)}")
-
-
-def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    changed = [key for key in new if old.get(key) != new[key]]
-    if changed:
-        raise BadInput(
-            f"{folder}: holds a study of another {' and '.join(changed)}; "
-            "resume it with what it was begun with, or give the new study another name"
-        )
-
-
-def _warm(study: optuna.Study, given: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
-    """The warm start a study was begun with; for a new one what is given."""
-    asked = [dict(setting) for setting in given]
-    kept: list[Any] = study.user_attrs.get("warm", asked)
-    if asked and kept != asked:
-        raise BadInput(f"{folder}: this search began with another warm start; go on without --warm-start")
-    return kept
-
-
-def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
-    """What the study in the journal says of itself; None if there is none. The journal is only read."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, AssertionError) as error:
-        raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
-    names = [study.study_name for study in storage.get_all_studies()]
-    if not names:
-        return None
-    if name not in names:
-        raise BadInput(f"{path}: holds the study '{names[0]}', not '{name}'")
-    return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
-
-
-def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(journal)
-    directions = [objective.direction for objective in objectives.values()]
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-    return storage, study

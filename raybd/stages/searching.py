@@ -6,9 +6,10 @@ from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
+from raybd.search.opening import JOURNAL
 from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
 from raybd.search.samplers import succession
-from raybd.search.searcher import JOURNAL, Limits, OptunaDecider
+from raybd.search.searcher import Limits, OptunaDecider
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
 from raybd.stages.warm_start import warm_settings

@@ -4,9 +4,9 @@ import optuna
 import pytest
 
 from raybd.search import samplers
+from raybd.search.opening import JOURNAL
 from raybd.search.records import front_of
 from raybd.search.samplers import POPULATION, SAMPLERS, SUCCESSORS, Successor, in_charge, succession
-from raybd.search.searcher import JOURNAL
 from tests.search.fakes import SPACE, drive, open_decider
 
 CHAIN = {"random": Successor(draw=6, name="tpe"), "tpe": Successor(draw=24, name="nsga2")}

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from raybd.registry import BadInput
+from raybd.search.opening import JOURNAL
 from raybd.search.records import Outcome, front_of
 from raybd.search.samplers import SAMPLERS
-from raybd.search.searcher import ATTEMPTS, JOURNAL, TooManyFailures
+from raybd.search.searcher import ATTEMPTS, TooManyFailures
 from tests.search.fakes import LIMITS, SPACE, drive, facts, measured, open_decider, pretend
 
 STATES = optuna.trial.TrialState

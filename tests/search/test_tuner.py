@@ -17,8 +17,9 @@ import ray
 from raybd.defenses import Defense, FineTuning
 from raybd.registry import BadInput
 from raybd.search import local, tuner
+from raybd.search.opening import JOURNAL
 from raybd.search.records import OBJECTIVES, Job, Objective, Stopping, front_of
-from raybd.search.searcher import JOURNAL, TooManyFailures
+from raybd.search.searcher import TooManyFailures
 from tests.search.fakes import facts, open_decider, tiny_view
 
 pytestmark = pytest.mark.timeout(240)

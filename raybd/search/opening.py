@@ -1,0 +1,113 @@
+"""How a search's study is opened in its journal: found, checked to be of the same search, or begun."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from raybd.registry import BadInput
+from raybd.search.journal import HeldJournal
+from raybd.search.records import Objective
+
+JOURNAL = "journal.log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A study whose journal this process holds; `trials` is its budget, `warm` the settings it was warmed up with."""
+
+    study: optuna.Study
+    storage: JournalStorage
+    journal: HeldJournal
+    trials: int
+    warm: tuple[dict[str, Any], ...]
+
+
+def open_study(
+    folder: Path,
+    *,
+    name: str,
+    identity: Mapping[str, Any],
+    objectives: Mapping[str, Objective],
+    trials: int,
+    extend: int,
+    warm: Sequence[Mapping[str, Any]],
+) -> OpenStudy:
+    """Return the study in `folder`, begun or found, held against other processes.
+
+    Args:
+        folder: where the journal lies; made if need be.
+        name: of the study.
+        identity: what makes it the same search, as plain JSON.
+        objectives: the figures to steer by.
+        trials: the budget; a study once extended keeps the larger one.
+        extend: so many more than that.
+        warm: settings of earlier searches to try first; a study begun earlier has its own.
+
+    Raises:
+        BadInput: if the folder holds a study of something else or with another warm start, which is left as it was;
+            if another process is searching there.
+    """
+    path = folder / JOURNAL
+    kept = _kept_attributes(path, name)
+    if kept is not None and "identity" in kept:  # without it, a kill came before the first trial
+        _check_identity(kept["identity"], identity, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = HeldJournal.hold(path)
+    try:
+        storage, study = _study(held, name, objectives)
+        budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
+        warmed = _warm(study, warm, folder)
+        for key, value in (("identity", dict(identity)), ("trials", budget), ("warm", warmed)):
+            if study.user_attrs.get(key) != value:
+                study.set_user_attr(key, value)
+    except BaseException:
+        held.close()
+        raise
+    return OpenStudy(study=study, storage=storage, journal=held, trials=budget, warm=tuple(warmed))
+
+
+def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    changed = [key for key in new if old.get(key) != new[key]]
+    if changed:
+        raise BadInput(
+            f"{folder}: holds a study of another {' and '.join(changed)}; "
+            "resume it with what it was begun with, or give the new study another name"
+        )
+
+
+def _warm(study: optuna.Study, given: Sequence[Mapping[str, Any]], folder: Path) -> list[Any]:
+    """The warm start a study was begun with; for a new one what is given."""
+    asked = [dict(setting) for setting in given]
+    kept: list[Any] = study.user_attrs.get("warm", asked)
+    if asked and kept != asked:
+        raise BadInput(f"{folder}: this search began with another warm start; go on without --warm-start")
+    return kept
+
+
+def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
+    """What the study in the journal says of itself; None if there is none. The journal is only read."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return None
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, AssertionError) as error:
+        raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
+    names = [study.study_name for study in storage.get_all_studies()]
+    if not names:
+        return None
+    if name not in names:
+        raise BadInput(f"{path}: holds the study '{names[0]}', not '{name}'")
+    return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+
+
+def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(journal)
+    directions = [objective.direction for objective in objectives.values()]
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    return storage, study
