@@ -16,7 +16,7 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2)
     worker_trials: int = 24
     worker_epochs: int = 40
-    slots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    slots: tuple[int, ...] = (1, 4, 16, 64)
     sleep: float = 2.0
     rounds: int = 6
     widths: tuple[int, ...] = (24, 48, 96, 192)
@@ -25,8 +25,8 @@ class Sizes:
     clean_sets: tuple[int, ...] = (250, 500, 1000, 2000, 4000)
     epochs: int = 2
     repeats: int = 3
-    asks: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000)
-    asked: int = 5
+    asks: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    asked: int = 3
     longest_ask: float = 5.0
     memory: tuple[int, ...] = (500, 2000)
 
