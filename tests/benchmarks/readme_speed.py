@@ -131,7 +131,7 @@ def quality(results: list[dict[str, Any]]) -> str:
     (one,) = results
     most = one["trials"]
     rows = [
-        f"| search | trials until the hypervolume of {most} random ones | the same in cost | got there | 1st feasible |",
+        f"| search | trials until the hypervolume of {most} random | the same in cost | got there | 1st feasible |",
         "|---|---|---|---|---|",
     ]
     summaries = {row["arm"]: row for row in one["rows"] if row["suspect"] == "all"}
@@ -142,8 +142,8 @@ def quality(results: list[dict[str, Any]]) -> str:
         reached = f"{within['reached_within_trials']:.0%}"
         rows.append(f"| {ARMS[arm]} | {needed} | {reached} | {_count(row['feasible_1']['trials'], most)} |")
     note = (
-        f"Medians over {len(one['surrogates'])} suspects x {one['seeds']} seeds. Cost is in mean random trials: one that "
-        f"is stopped costs what it had cost by then. Got there: the share of searches, within {most} trials."
+        f"Medians over {len(one['surrogates'])} suspects x {one['seeds']} seeds. Cost is in mean random trials: one "
+        f"that is stopped costs what it had cost by then. Got there: the share of searches, within {most} trials."
     )
     return "\n".join([*rows, "", note])
 
