@@ -17,6 +17,7 @@ from raybd.search.records import OnProgress, OnStart, OnTrial
 from raybd.settings import StudySettings
 from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
 from raybd.stages.run_folder import RunFolder
+from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
 
 RUNS = Path("runs")
@@ -213,6 +214,8 @@ def run(
     ended: NothingFeasible | GateRefused | tracking.Unreachable | None = None
     # What is done anew makes all that follows out of date.
     todo = dict(dropwhile(lambda item: _done(settings, runs, item[0]), words.items()))
+    if warm_start and "search" not in todo:
+        check_warm(RunFolder.open(settings, runs, create=False).stage("search"), settings, warm_start)
     for word in (word for word in words if word not in todo):
         on_kept(word)
     with execution.session(settings) if todo else nullcontext():

@@ -1,7 +1,6 @@
 """How fast this machine runs a study: the device's limits, training, evaluation, what is neither, and the hours."""
 
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -98,7 +97,7 @@ def measure(
     Args:
         settings: the study.
         trials: the number of trials to predict for, instead of the study's.
-        workers: so many at once, instead of the study's or of as many as this machine has CPUs for.
+        workers: so many at once, instead of the study's or of as many as fit.
         on_step: called with what is measured next, in words.
 
     Raises:
@@ -116,7 +115,9 @@ def measure(
     on_step("evaluation")
     evaluation = _evaluation_seconds(view)
     on_step("overhead of a trial")
-    overhead = _overhead_seconds(settings, view, space)
+    with execution.session(settings):
+        slots = execution.slots(settings)
+        overhead = _overhead_seconds(settings, view, space)
     return Speed(
         device=compute.device,
         precision=compute.precision,
@@ -130,7 +131,7 @@ def measure(
         evaluation_seconds=evaluation,
         overhead_seconds=overhead,
         trials=trials or settings.search.trials,
-        workers=workers or settings.resources.workers or _slots(settings),
+        workers=workers or slots,
     )
 
 
@@ -148,15 +149,6 @@ def _view(ready: Bench, settings: StudySettings) -> SearchView:
         how="adopt", bench=replace(ready, trigger=trigger), state=state_of(model), knowledge=settings.trigger_knowledge
     )
     return preparation.search_view(suspect)
-
-
-def _slots(settings: StudySettings) -> int:
-    resources = settings.resources
-    if resources.executor == "local":
-        return 1
-    if resources.gpus_per_trial:
-        return max(1, int(torch.cuda.device_count() / resources.gpus_per_trial + 1e-9))
-    return max(1, (os.cpu_count() or 1) // resources.cpus_per_trial)
 
 
 def _best_seconds(act: Callable[[], object], compute: Compute, repeats: int = 5) -> float:
@@ -240,7 +232,7 @@ def _overhead_seconds(settings: StudySettings, view: SearchView, space: Space) -
 
     few = view.part(50)
     alone = settings.model_copy(update={"resources": settings.resources.model_copy(update={"workers": 1})})
-    with TemporaryDirectory() as scratch, execution.session(alone):
+    with TemporaryDirectory() as scratch:
         decider = OptunaDecider.open(
             Path(scratch),
             name="speed",
@@ -248,6 +240,7 @@ def _overhead_seconds(settings: StudySettings, view: SearchView, space: Space) -
             limits=Limits(max_attack_success_rate=0.05, max_accuracy_drop=0.02),
             suspect_digest="",
             trials=OVERHEAD_TRIALS + 2,
+            sampler=settings.search.sampler,
         )
         with decider:
             execution.executor_over(alone, few).run(decider, trials=Path(scratch) / "trials", on_trial=note)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from raybd.stages import preparation
 from raybd.training import steps_per_epoch
 from raybd.triggers import Patch
 from tests.benchmarks import stock_pipeline, stock_rows, stock_summary
-from tests.benchmarks.stock_cases import Limits, add_patch, as_arrays, digits
+from tests.benchmarks.stock_cases import Limits, add_patch, as_arrays, digits, plant_digits
 from tests.benchmarks.stock_loop import Problem, accuracy, rate_schedule, super_fine_tune
+from tests.benchmarks.where_time_goes import shares
 from tests.digits import CPU, TINY, stripes
 
 PATCH = Patch(target_label=1, size=2, row=5, column=3, value=200)
@@ -203,6 +205,46 @@ def test_trials_are_compared_by_setting_and_stopped_ones_left_out() -> None:
     assert apart["clean_accuracy"] == pytest.approx(1.0)
     assert apart["clean_accuracy_spread"] == pytest.approx(2.0)
     assert apart["attack_success_rate"] == pytest.approx(0.0)
+
+
+def test_agreement_is_over_all_repeats_and_bears_an_interval() -> None:
+    ours, theirs = [row(1, 2), row(1, 2)], [row(1, 2), row(1, 2)]
+    for repeat, rate in zip(ours, (0.92, 0.94), strict=True):
+        repeat["trials"][0] |= {"clean_accuracy": rate}
+    base = theirs[0]["trials"][0]["clean_accuracy"]
+    apart = stock_summary.agreement({"a": ours, "b": theirs}, "a", "b")
+    first = 100 * (0.93 - base)
+    assert apart["repeats"] == 2
+    assert apart["clean_accuracy"] == pytest.approx(first / 2)
+    assert apart["clean_accuracy_half"] == pytest.approx(12.706 * abs(first) / 2, rel=1e-3)
+
+
+def test_worker_time_is_training_evaluation_start_tail_and_what_each_trial_costs() -> None:
+    records = tuple({"training_seconds": 6.0, "evaluation_seconds": 1.0, "images": 60} for _ in range(4))
+    study = types.SimpleNamespace(workers=2, records=records)
+    spent = shares(study, ends=[9.0, 10.0, 17.0, 19.0], starts=[2.0, 3.0], seconds=19.0)  # type: ignore[arg-type]
+    assert spent["training_share"] == pytest.approx(24 / 38)
+    assert spent["evaluation_share"] == pytest.approx(4 / 38)
+    assert spent["start_share"] == pytest.approx(5 / 38)
+    assert spent["tail_share"] == pytest.approx(2 / 38)
+    assert spent["overhead_seconds_per_trial"] == pytest.approx((38 - 24 - 4 - 5 - 2) / 4)
+    assert spent["images_per_second_of_training"] == pytest.approx(10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_both_sides_search_from_end_to_end(tmp_path: Path) -> None:
+    plant_digits(tmp_path)
+    case = digits(tmp_path).narrowed((20, 21)).listed(2)
+    given = {"trials": 2, "slots": 1, "seed": 0, "until_feasible": False}
+    rows = {
+        "stock": stock_rows.stock(case, **given, folder=tmp_path / "stock", each_epoch=False),
+        "raybd": stock_rows.raybd(case, **given, folder=tmp_path / "raybd", precision="fp32"),
+    }
+    tried = {name: [t["setting"] for t in row["trials"]] for name, row in rows.items()}
+    assert len(tried["stock"]) == 2
+    assert sorted(map(str, tried["stock"])) == sorted(map(str, tried["raybd"]))
+    assert all(0 < row["began"] < min(t["end"] for t in row["trials"]) <= row["seconds"] for row in rows.values())
 
 
 def options(**given: Any) -> argparse.Namespace:

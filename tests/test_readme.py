@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from raybd import pipeline
 from raybd.cli import app
-from tests.benchmarks import readme_tables
+from tests.benchmarks import readme_speed, readme_tables
 from tests.examples import own_model
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def test_every_table_and_file_in_it_is_the_current_one() -> None:
 
 
 def test_the_measured_tables_are_there() -> None:
-    assert {"third-party", "demo-seeds"} <= readme_tables.blocks().keys()
+    assert {"third-party", "demo-seeds", *readme_speed.TABLES} <= readme_tables.blocks().keys()
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"(?:`|^)raybd ([a-z]+)", README, flags=re.MULTILINE))))

@@ -307,7 +307,9 @@ class OptunaDecider:
             if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
                 self._repeats.append(trial.user_attrs["proposal"])
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._end(trial.number, Outcome.failed("interrupted: its driver was lost"), interrupted=True)
+            record = self._end(trial.number, Outcome.failed("interrupted: its driver was lost"), interrupted=True)
+            if record is not None and record.state != "failed":  # a kill came when its end was half told
+                self._rungs.restore(trial.number, trial.user_attrs)
         self._repeats = deque(sorted(self._repeats, key=lambda proposal: int(proposal["draw"])))
         self._given_up.clear()
 

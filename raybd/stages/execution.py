@@ -121,6 +121,14 @@ def session(settings: StudySettings) -> Iterator[None]:
         yield
 
 
+def slots(settings: StudySettings) -> int:
+    """Return how many trials of the study run at once."""
+    if settings.resources.executor == "local":
+        return LocalExecutor.workers
+    with connected(settings) as ray_workers:
+        return ray_workers.slots
+
+
 def executor(settings: StudySettings, suspect: Suspect) -> Executor:
     """Return the study's executor over what a search may see of the suspect."""
     return executor_over(settings, search_view(suspect))

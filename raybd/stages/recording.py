@@ -34,9 +34,10 @@ class SearchLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._writer.shutdown()
-        self._settle()
+        if kind is None:  # else what ended the search is told, not what came of writing it down
+            self._settle()
 
     def begin(self, _trials: int, records: Iterable[TrialRecord]) -> None:
         """Open the parent run, and write earlier sessions' trials again: what a kill lost arrives, the rest stands."""
@@ -59,13 +60,16 @@ class SearchLog:
 
     def trial(self, record: TrialRecord) -> None:
         """Have one child run written, in one batch."""
+        self._settle(only_done=True)  # a search of thousands must not keep them all
         self._under_way.append(self._writer.submit(self._tracker.trial, as_json(record)))
 
-    def _settle(self) -> None:
-        """Wait for what is being written; raise what went wrong there, which no outage of MLflow does."""
-        for written in self._under_way:
+    def _settle(self, *, only_done: bool = False) -> None:
+        """Wait for what is being written, or look at what is; raise what went wrong, which no outage of MLflow does."""
+        left = [written for written in self._under_way if only_done and not written.done()]
+        settled = [written for written in self._under_way if written not in left]
+        self._under_way = left
+        for written in settled:
             written.result()
-        self._under_way.clear()
 
     def front(self, study: Study, folder: Path) -> None:
         """Log the model of every trial on the front; none, if the suspect's card warns that none can be exported."""

@@ -1,5 +1,6 @@
 """The run folder: one folder per word of the flow, owned by one study."""
 
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ def environment() -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch_build": "cuda " + torch.version.cuda if torch.version.cuda else "cpu",
     }

@@ -9,13 +9,14 @@ from raybd.gate import Gate, nearest
 from raybd.registry import BadInput, revive
 from raybd.search.records import TrialRecord
 from raybd.search.space import Space
+from raybd.settings import StudySettings
 
 PER_RUN = 4
 """So many settings of an earlier search come first at most."""
 
 
 def warm_settings(runs: Sequence[Path], space: Space, gate: Gate) -> tuple[dict[str, Any], ...]:
-    """Return settings of the fronts of earlier searches that lie inside `space`, those nearest to the gate first.
+    """Return settings of the fronts of earlier searches that lie inside `space`: run by run, nearest to the gate first.
 
     Args:
         runs: run folders with a search; each gives its best `PER_RUN` settings at most.
@@ -29,6 +30,16 @@ def warm_settings(runs: Sequence[Path], space: Space, gate: Gate) -> tuple[dict[
     for run in runs:
         found += [setting for setting in _best(run, space, gate) if setting not in found]
     return tuple(setting for setting in found if setting not in space.first)
+
+
+def check_warm(folder: Path, settings: StudySettings, runs: Sequence[Path]) -> None:
+    """Check that the search that lies, done, in `folder` was warmed up from `runs`.
+
+    Raises:
+        BadInput: if it was not.
+    """
+    if list(Study.load(folder).warm_start) != list(warm_settings(runs, settings.load_space(), settings.gate)):
+        raise BadInput(f"--warm-start: the search in {folder} is done, and was begun without this; use another name")
 
 
 def _best(run: Path, space: Space, gate: Gate) -> list[dict[str, Any]]:

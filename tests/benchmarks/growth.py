@@ -38,14 +38,15 @@ def measured(name: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def take(names: Sequence[str], sizes: Sizes, results: Path, *, again: bool = False) -> dict[str, Any]:
-    """Measure the parts that are not in `results` yet, or all of `names` again, and write each as it ends."""
+    """Measure the parts that `results` does not hold in these sizes, or all of `names` again; write each as it ends."""
     found: dict[str, Any] = read_json(results) if results.is_file() else {"parts": {}}
     for name in names:
-        if again or name not in found["parts"]:
+        if again or found["parts"].get(name, {}).get("sizes") != as_json(sizes):
             # A fresh process: what one part leaves in memory is not counted as the next one's.
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
                 part = alone.submit(measured, name, sizes).result()
-            found = {**found, "environment": environment(), "parts": {**found["parts"], name: as_json(part)}}
+            part |= {"environment": environment()}
+            found = {"parts": {**found["parts"], name: as_json(part)}}
             write_json(results, found)
         sys.stdout.write("\n".join(table(name, found["parts"][name])) + "\n")
         sys.stdout.flush()

@@ -77,14 +77,24 @@ class Bench:
 
     def search(self, arm: str, suspect: str, seed: int) -> tuple[TrialRecord, ...]:
         """Return the trials of one search; one kept from before, of the same table and trials, is not run again."""
-        path = self.work / arm.replace(" ", "_") / f"{suspect}-{seed}.json"
-        identity = {"tables": self._tables, "trials": self.trials, "arm": as_json(ARMS[arm])}
-        if path.is_file() and (kept := read_json(path))["identity"] == identity:
-            return tuple(revive(TrialRecord, record) for record in kept["records"])
+        path = self._path(arm, suspect, seed)
+        if self.kept(arm, suspect, seed):
+            return tuple(revive(TrialRecord, record) for record in read_json(path)["records"])
         records = self._searched(ARMS[arm], suspect, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"identity": identity, "records": [as_json(record) for record in records]})
+        write_json(path, {"identity": self._identity(arm), "records": [as_json(record) for record in records]})
         return records
+
+    def kept(self, arm: str, suspect: str, seed: int) -> bool:
+        """Whether a search lies in the work folder."""
+        path = self._path(arm, suspect, seed)
+        return path.is_file() and bool(read_json(path)["identity"] == self._identity(arm))
+
+    def _path(self, arm: str, suspect: str, seed: int) -> Path:
+        return self.work / arm.replace(" ", "_") / f"{suspect}-{seed}.json"
+
+    def _identity(self, arm: str) -> dict[str, Any]:
+        return {"tables": self._tables, "trials": self.trials, "arm": as_json(ARMS[arm])}
 
     def warm(self, suspect: str, seed: int) -> tuple[dict[str, Any], ...]:
         """Return the settings that come first on `suspect`: the best ones of the searches on all others."""

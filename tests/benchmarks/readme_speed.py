@@ -52,7 +52,8 @@ def machine(results: Mapping[str, Any]) -> str:
     """Return on what something was measured, in a sentence."""
     facts = results["environment"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", "ray", "optuna"))
-    return f"Measured on two cores of an {facts['cpu']}, no GPU, {versions}."
+    gpu = "no GPU" if facts["gpu"] == "none" else facts["gpu"]
+    return f"Measured on {facts['cores']} cores of an {facts['cpu']}, {gpu}, {versions}."
 
 
 def where(results: list[dict[str, Any]]) -> str:
@@ -105,19 +106,22 @@ def _wait(times: Mapping[str, Any] | None) -> str:
 def _ratios(pair: Mapping[str, Any]) -> str:
     words = [f"{pair['trials_per_hour']:.1f}x the trials per hour"]
     if pair.get("first_feasible"):
-        words.append(f"first feasible trial {pair['first_feasible']:.1f}x sooner")
+        bound = "at least " if pair["first_feasible_at_least"] else ""
+        words.append(f"first feasible trial {bound}{pair['first_feasible']:.1f}x sooner")
     return ", ".join(words)
 
 
 def precision(results: list[dict[str, Any]]) -> str:
     """Return bf16 against fp32: one row per suspect."""
     rows = ["| bf16 minus fp32, points | pairs | C-Acc | ASR | fp32's own sd over seeds |", "|---|---|---|---|---|"]
+    collapsed = [one["collapsed_in_one"] + one["collapsed_in_both"] for one in results]
     for one in results:
         apart = " | ".join(_apart(one["difference"][rate]) for rate in ("clean_accuracy", "attack_success_rate"))
         own = " / ".join(f"{100 * one['spread_of_fp32'][r]:.1f}" for r in ("clean_accuracy", "attack_success_rate"))
         rows.append(f"| {SUSPECTS[one['suspect']]} | {one['compared']} | {apart} | {own} |")
     seen = "; ".join(f"{SUSPECTS[one['suspect']]}: {one['settings']} settings, {one['seeds']} seeds" for one in results)
-    return "\n".join([*rows, "", f"95 % intervals over settings; {seen}. {machine(results[0])}"])
+    set_apart = f"pairs set apart because one or both collapsed: {', '.join(map(str, collapsed))}"
+    return "\n".join([*rows, "", f"95 % intervals over settings; {seen}; {set_apart}. {machine(results[0])}"])
 
 
 def _apart(difference: Mapping[str, Any]) -> str:
@@ -161,14 +165,14 @@ def growth(results: list[dict[str, Any]]) -> str:
             rows += [f"| {title}: {name} | {_fit(fit)} |" for name, fit in series["fits"].items()]
     if "sampler" in one["parts"]:
         rows += ["", *_asks(one["parts"]["sampler"])]
-    return "\n".join([*rows, "", machine(one)])
+    return "\n".join([*rows, "", machine(next(iter(one["parts"].values())))])
 
 
 def _fit(fit: Mapping[str, Any] | None) -> str:
     if fit is None:
         return "too few points"
     error = "" if fit["standard_error"] is None else f" ± {fit['standard_error']:.2f}"
-    return f"{fit['exponent']:.2f}{error}"
+    return f"{fit['exponent']:.2f}{error} ({fit['points']} points)"
 
 
 def _asks(part: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,8 @@
 
 No model is trained here. A trial is a draw from a surrogate fitted to the recorded trials of its suspect (see
 `record_trials` and `surrogate`, which also says how far off it is); the searches are real. Searches
-that ended are kept in the work folder and read from there; the report holds the arms that are named, and random.
+that ended are kept in the work folder and read from there; the report holds the arms that are named, random, and
+every other arm whose searches all lie in the work folder.
 
 The question is how many of random search's trials another search needs. The target is the median over seeds of the
 hypervolume that random search reaches with all its trials; a search needs as many trials as it takes to get there. A
@@ -241,7 +242,10 @@ def main() -> None:
     tables = {suspect: Table.load(options.tables / f"{suspect}.json") for suspect in options.suspects}
     surrogates = {suspect: Surrogate(table=table) for suspect, table in tables.items()}
     bench = Bench(surrogates=surrogates, trials=options.trials, work=options.work)
-    found = report(bench, list(dict.fromkeys([BASELINE, *options.arms])), range(options.seeds), _say)
+    seeds = range(options.seeds)
+    kept = [arm for arm in ARMS if all(bench.kept(arm, s, seed) for s in options.suspects for seed in seeds)]
+    wanted = {BASELINE, *options.arms, *kept}
+    found = report(bench, [arm for arm in ARMS if arm in wanted], seeds, _say)
     about = "surrogates of recorded real trials, searched for real; not trials of their own"
     facts = {"about": about, "trials": options.trials, "seeds": options.seeds, "measures": MEASURES}
     write_json(options.results, {**facts, "surrogates": {s: errors(t) for s, t in tables.items()}, **found})

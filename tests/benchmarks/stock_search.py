@@ -17,15 +17,17 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
+from raybd.seeds import derive
 from tests.benchmarks.stock_loop import Problem, super_fine_tune
 
 METRICS = {"attack_success_rate": "min", "clean_accuracy": "max"}
 
 
-def train(config: dict[str, Any], problem: Problem, fixed: Mapping[str, Any], each_epoch: bool) -> None:
-    """Run one trial and report its metrics."""
+def train(config: dict[str, Any], problem: Problem, fixed: Mapping[str, Any], each_epoch: bool, seed: int) -> None:
+    """Run one trial and report its metrics; setting and search seed give its own seed."""
     torch.set_num_threads(1)
-    for metrics in super_fine_tune(problem, {**fixed, **config}, each_epoch=each_epoch):
+    own = derive(seed, *(f"{name}={value!r}" for name, value in sorted(config.items())))
+    for metrics in super_fine_tune(problem, {**fixed, **config}, each_epoch=each_epoch, seed=own):
         tune.report(metrics)
 
 
@@ -92,7 +94,7 @@ def search(
         trials: how many at most.
         each_epoch: evaluate after every epoch, as BackdoorBench does, or once at the end.
         slots: trials at once.
-        seed: of the sampler.
+        seed: of the sampler and of the trials.
         folder: for Tune's results and MLflow's database.
         feasible: whether a trial's metrics meet the limits.
         until_feasible: end with the first trial that does.
@@ -101,7 +103,9 @@ def search(
         RuntimeError: if a trial failed; what was measured is then no measurement.
     """
     watch = Watch(feasible=feasible)
-    trainable = tune.with_parameters(train, problem=problem, fixed=dict(space["fixed"]), each_epoch=each_epoch)
+    trainable = tune.with_parameters(
+        train, problem=problem, fixed=dict(space["fixed"]), each_epoch=each_epoch, seed=seed
+    )
     sampler = OptunaSearch(
         distributions(space["search"]),
         metric=list(METRICS),

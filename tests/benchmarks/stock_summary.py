@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import stats
+
 Row = Mapping[str, Any]
 Rows = Mapping[str, Sequence[Row]]
 """Timed searches by row name (`stock as written`, `raybd auto`, ...): repeats, or search seeds."""
@@ -70,24 +72,40 @@ def feasibility(rows: Rows) -> dict[str, dict[str, Any]]:
 
 
 def agreement(rows: Rows, ours: str, theirs: str) -> dict[str, float]:
-    """Return how far two rows' trials of the same settings lie apart, in points, from their first repeats.
+    """Return how far two rows' trials of the same settings lie apart, in points, over all repeats.
 
-    `clean_accuracy` and `attack_success_rate` are means of ours minus theirs; `..._spread` the largest difference.
-    Trials that raybd stopped as collapsed are left out: the other side trained on.
+    `clean_accuracy` and `attack_success_rate` are means of ours minus theirs, `..._half` the half width of their 95 %
+    intervals over the settings (0 for one setting), `..._spread` the largest difference of a setting's means. Trials
+    that raybd stopped as collapsed are left out: the other side trained on.
     """
-    pairs = _pairs(rows[ours][0]["trials"], rows[theirs][0]["trials"])
-    pairs = [(mine, other) for mine, other in pairs if not mine.get("collapsed")]
-    apart: dict[str, float] = {"trials": len(pairs)}
-    for name in ("clean_accuracy", "attack_success_rate") if pairs else ():
-        differences = [100 * (mine[name] - other[name]) for mine, other in pairs]
-        apart[name] = statistics.mean(differences)
-        apart[f"{name}_spread"] = max(map(abs, differences))
+    mine, others = _by_setting(rows[ours]), _by_setting(rows[theirs])
+    shared = [key for key in mine if key in others]
+    apart: dict[str, float] = {"trials": len(shared), "repeats": min(len(rows[ours]), len(rows[theirs]))}
+    for name in ("clean_accuracy", "attack_success_rate") if shared else ():
+        means = [100 * (_mean(mine[key], name) - _mean(others[key], name)) for key in shared]
+        apart[name] = statistics.mean(means)
+        apart[f"{name}_half"] = half_width(means)
+        apart[f"{name}_spread"] = max(map(abs, means))
     return apart
 
 
-def _pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
-    by_setting = {_key(trial["setting"]): trial for trial in theirs}
-    return [(trial, by_setting[_key(trial["setting"])]) for trial in ours if _key(trial["setting"]) in by_setting]
+def half_width(values: Sequence[float]) -> float:
+    """Return the half width of the 95 % interval of a mean; 0 for one value, which has none."""
+    if len(values) < 2:
+        return 0.0
+    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+
+
+def _mean(trials: Sequence[Row], name: str) -> float:
+    return statistics.mean(trial[name] for trial in trials)
+
+
+def _by_setting(repeats: Sequence[Row]) -> dict[tuple[tuple[str, Any], ...], list[Row]]:
+    found: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+    for trial in (trial for row in repeats for trial in row["trials"]):
+        if not trial.get("collapsed"):
+            found.setdefault(_key(trial["setting"]), []).append(trial)
+    return found
 
 
 def _key(setting: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -138,8 +156,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     for pair, apart in document["agreement"].items():
         if "clean_accuracy" in apart:
             text.append(
-                f"{pair}, same {apart['trials']} settings: C-Acc {apart['clean_accuracy']:+.1f} points on average (at "
-                f"most {apart['clean_accuracy_spread']:.1f}), ASR {apart['attack_success_rate']:+.1f} "
+                f"{pair}, same {apart['trials']} settings: C-Acc {apart['clean_accuracy']:+.1f} +- "
+                f"{apart['clean_accuracy_half']:.1f} points (at most {apart['clean_accuracy_spread']:.1f}), ASR "
+                f"{apart['attack_success_rate']:+.1f} +- {apart['attack_success_rate_half']:.1f} "
                 f"({apart['attack_success_rate_spread']:.1f})"
             )
     text += [document["left_out"]] if document["left_out"] else []

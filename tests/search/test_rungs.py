@@ -2,6 +2,7 @@
 
 import itertools
 
+import optuna
 import pytest
 
 from raybd.evaluation.metrics import Difference, Rate
@@ -104,3 +105,19 @@ def test_a_failed_trial_is_not_compared_with_its_own_repeat(tmp_path):
         decider.tell(first, Outcome.failed("lost"))
         again = decider.ask().number
         assert decider.judge(again, WRECK) == "", "it is the first at this rung once more"
+
+
+def test_what_a_trial_showed_counts_though_a_kill_came_when_its_end_was_half_told(tmp_path, monkeypatch):
+    with open_decider(tmp_path, trials=2) as decider:
+        number = decider.ask().number
+        decider.judge(number, GOOD)
+        with monkeypatch.context() as kill:
+            kill.setattr(optuna.Study, "tell", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                decider.tell(number, measured(0.02, 0.97))
+    with open_decider(tmp_path, trials=2) as decider:
+        assert decider.judge(decider.ask().number, WRECK), "the trial before it was better at this rung"
+
+
+def interrupted(*arguments, **named):
+    raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from raybd.gate import Gate
 from raybd.registry import BadInput, as_json
 from raybd.search.records import TrialRecord, front_of
 from raybd.search.space import IntRange, Space
-from raybd.stages.warm_start import PER_RUN, warm_settings
+from raybd.stages.warm_start import PER_RUN, check_warm, warm_settings
 from tests.search.fakes import SPACE, drive, measured, open_decider
 from tests.studies import card, study
 
@@ -92,6 +92,8 @@ def test_a_folder_without_a_search_and_a_front_that_fits_nowhere_are_refused(tmp
     )
     with pytest.raises(BadInput, match="lies inside"):
         warm_settings([run], elsewhere, GATE)
+    with pytest.raises(BadInput, match="searched super_fine_tuning, this study fine_tuning"):
+        warm_settings([run], dataclasses.replace(SPACE, defense="fine_tuning"), GATE)
 
 
 def test_warm_settings_follow_the_spaces_own_and_survive_a_resume(tmp_path: Path) -> None:
@@ -120,3 +122,9 @@ def test_a_search_tries_what_another_search_found_and_says_so_on_its_card(tmp_pa
     found = card(runs, "search", "second")
     assert found["records"][1]["setting"] == other[0]
     assert found["warm_start"] == json.loads(json.dumps(other))
+    done = runs / "second" / "search"
+    check_warm(done, second, [runs / "tiny"])
+    with pytest.raises(BadInput, match="begun without this"):
+        check_warm(runs / "tiny" / "search", first, [runs / "second"])
+    with pytest.raises(BadInput, match="holds no search"):
+        pipeline.run(second, runs=runs, warm_start=[tmp_path])

@@ -40,10 +40,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`equal` within the tolerance, `within seed noise` (two standard errors), or `differs`."""
+        """`equal` within the tolerance; else `undecided` if seeds may do that (two standard errors), or `differs`."""
         if abs(self.difference) <= self.allowed:
             return "equal"
-        return "within seed noise" if abs(self.difference) <= 2 * self.seed_noise else "differs"
+        return "undecided" if abs(self.difference) <= 2 * self.seed_noise else "differs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Cell:
     def verdict(self) -> str:
         """The worst verdict of the figures; `not checked` where no job ended within the time."""
         found = [one.verdict for one in self.comparisons]
-        worst = ("differs", "within seed noise", "equal")
+        worst = ("differs", "undecided", "equal")
         return next((word for word in worst if word in found), "not checked")
 
 

@@ -35,17 +35,17 @@ def table(model: str, cells: Sequence[Cell], missing: Mapping[tuple[str, int], s
 def winner(cells: Sequence[Cell]) -> str:
     """Return one line on what wins: the highest rate among plain and the ways whose figures were found equal to it."""
     measured = [cell for cell in cells if cell.settings_per_hour]
-    fit = [cell for cell in measured if cell.way == "plain" or cell.verdict in ("equal", "within seed noise")]
+    fit = [cell for cell in measured if cell.way == "plain" or cell.verdict == "equal"]
     if not fit:
         return "wins: nothing was measured and checked"
     best = max(fit, key=_rate)
     verdict = "the reference" if best.way == "plain" else best.verdict
     said = f"wins: {best.way} {best.size}, {_rate(best):,.0f} settings/h ({verdict})"
-    unchecked = [cell for cell in measured if cell not in fit and cell.verdict == "not checked"]
-    first = max(unchecked, key=_rate, default=None)
+    open_ones = [cell for cell in measured if cell not in fit and cell.verdict in ("not checked", "undecided")]
+    first = max(open_ones, key=_rate, default=None)
     if first is None or _rate(first) <= _rate(best):
         return said
-    return f"{said}; faster, but not checked: {first.way} {first.size}, {_rate(first):,.0f} settings/h"
+    return f"{said}; faster, but {first.verdict}: {first.way} {first.size}, {_rate(first):,.0f} settings/h"
 
 
 def _rate(cell: Cell) -> float:
