@@ -142,6 +142,7 @@ def test_errors_are_near_zero_where_settings_alone_decide() -> None:
     assert found["predicted"]["clean_accuracy"] < 0.02
     assert 0 < found["seeds"]["attack_success_rate"] < 0.1
     assert set(found["predicted"]) == set(TARGETS)
+    assert 0 < found["drawn"]["attack_success_rate"] < 0.1
 
 
 def test_a_table_without_the_looks_on_the_way_is_refused() -> None:
@@ -153,10 +154,10 @@ def test_a_table_without_the_looks_on_the_way_is_refused() -> None:
 def test_recorded_trials_cost_and_were_looked_at_where_the_surrogate_says(suspect: str) -> None:
     table = Table.load(TABLES / f"{suspect}.json")
     clean = table.facts["clean_set"]
-    for i, values in enumerate(zip(*(table.trials[name] for name in table.space.search), strict=True)):
+    for i, recorded in enumerate(table.settings):
         if table.trials["collapsed"][i]:
             continue
-        defense = table.space.build(dict(zip(table.space.search, values, strict=True)))
+        defense = table.space.build(recorded)
         size = defense.batch_size  # type: ignore[attr-defined]
         due = {rung: step * size for step, rung in looks(defense, clean, Stopping(halving=True, hopeless=True))}
         assert table.trials["images"][i] == defense.image_steps(clean)

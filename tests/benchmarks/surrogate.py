@@ -14,6 +14,7 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,13 +33,15 @@ from raybd.search.hopeless import FALSE_ALARM, HOPELESS
 from raybd.search.records import OBJECTIVES, Outcome, Reading, Stopping
 from raybd.search.rungs import SHARES
 from raybd.search.space import Choice, Dimension, Space
-from raybd.search.trial import NEVER
+from raybd.search.trial import NEVER, drain
 from raybd.seeds import derive
 from tests.benchmarks.record_trials import PEAK_COLUMNS, RUNG_COLUMNS, TABLES
 
 ALIKE = 8
 """What the seed changes is taken from one of so many repeated settings: those whose backdoor survived as much."""
 FOLDS = 10
+RUNS = 8
+"""So many runs of each repeated setting show the surrogate's own noise."""
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
 TARGETS = (ACCURACY, SUCCESS, *(name for names in RUNG_COLUMNS for name in names[:2]), PEAK_COLUMNS[0])
@@ -83,10 +86,15 @@ class Table:
             repeats=_by_column(table["columns"], table["repeats"]),
         )
 
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """The settings of the trials."""
+        names = list(self.space.search)
+        return [dict(zip(names, values, strict=True)) for values in zip(*(self.trials[n] for n in names), strict=True)]
+
     def places(self) -> Matrix:
         """Return the trials' settings as places in the space (n, dimensions)."""
-        settings = zip(*(self.trials[name] for name in self.space.search), strict=True)
-        return np.array([place(self.space, dict(zip(self.space.search, s, strict=True))) for s in settings])
+        return np.array([place(self.space, setting) for setting in self.settings])
 
     def scores(self, rows: Mapping[str, Sequence[Any]]) -> Matrix:
         """Return the logits (n, targets) of the rates; a look that a collapse forestalled shows the end."""
@@ -260,7 +268,8 @@ def errors(table: Table) -> dict[str, Any]:
     """Return the mean absolute errors of each target, as fractions.
 
     `predicted`: of trials the model had not seen, in `FOLDS` folds. `seeds`: of one run as a guess at another of the
-    same setting. `hopeless`: share of the trials where `stays` says of the recorded rate what the test said.
+    same setting. `drawn`: the same of the surrogate's trials of those settings, at their ends, which shows whether
+    its noise is as large. `hopeless`: share of the trials where `stays` says of the recorded rate what the test said.
     """
     scores = table.scores(table.trials)
     folds = KFold(FOLDS, shuffle=True, random_state=0)
@@ -273,8 +282,17 @@ def errors(table: Table) -> dict[str, Any]:
         "repeats": len(again),
         "predicted": _mean_errors(table, guessed, scores),
         "seeds": _mean_errors(table, again, scores[: len(again)]),
+        "drawn": _drawn(Surrogate(table=table), table.settings[: len(again)]),
         "hopeless": float(np.mean(agreed)),
     }
+
+
+def _drawn(surrogate: Surrogate, settings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def run(number: int) -> list[dict[str, float]]:
+        return [drain(surrogate.attempt(s, derive(i, "drawn", number))).objectives for i, s in enumerate(settings)]
+
+    pairs = [pair for runs in combinations(map(run, range(RUNS)), 2) for pair in zip(*runs, strict=True)]
+    return {name: round(float(np.mean([abs(a[name] - b[name]) for a, b in pairs])), 5) for name in (ACCURACY, SUCCESS)}
 
 
 def _mean_errors(table: Table, guessed: Matrix, true: Matrix) -> dict[str, float]:
@@ -296,7 +314,8 @@ def main() -> None:
         sys.stdout.write(f"{suspect}: {found['trials']} trials; hopeless as recorded {found['hopeless']:.1%}\n")
         for name in TARGETS:
             predicted, seeds = found["predicted"][name], found["seeds"][name]
-            sys.stdout.write(f"  {name}: off by {predicted:.2%}, another seed by {seeds:.2%}\n")
+            own = f" (the surrogate's by {found['drawn'][name]:.2%})" if name in found["drawn"] else ""
+            sys.stdout.write(f"  {name}: off by {predicted:.2%}, another seed by {seeds:.2%}{own}\n")
 
 
 if __name__ == "__main__":
