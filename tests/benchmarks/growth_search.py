@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from raybd import pipeline
 from raybd.data import Augment
 from raybd.models import Architecture
 from raybd.search import tuner
@@ -24,6 +25,7 @@ from raybd.weights import state_of
 from tests.benchmarks.growth_fits import growth, memory_ratio
 from tests.benchmarks.growth_sizes import Sizes
 from tests.digits import TINY, stripes
+from tests.studies import study
 
 WORKER_BYTES = 300e6
 """Memory that one worker process takes with torch imported, rounded up."""
@@ -33,6 +35,20 @@ RATES = {
     "lr_max2": {"type": "float", "low": 1e-3, "high": 0.05, "log": True},
     "phase1_share": {"type": "float", "low": 0.2, "high": 0.6},
 }
+
+
+BRIEF = {
+    "defense": "super_fine_tuning",
+    "fixed": {"batch_size": 32, "ramp_up_steps": 1, "ramp_down_steps": 1, "phase1_share": 0.5, "clean_fraction": 0.2},
+    "search": {
+        "lr_base": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        "lr_max1": {"type": "float", "low": 0.01, "high": 0.5, "log": True},
+        "lr_max2": {"type": "float", "low": 1e-3, "high": 0.1, "log": True},
+        "epochs": {"type": "int", "low": 1, "high": 2},
+    },
+    "first": [],
+}
+TWO_WORKERS = {"executor": "ray", "workers": 2}
 
 
 def space(epochs: int) -> Space:
@@ -191,19 +207,24 @@ def _sleeping(seconds: float, lobby: Path, slots: int) -> dict[str, Objective]:
 
 
 def memory(sizes: Sizes) -> dict[str, Any]:
-    """Measure this process's memory when the last trial of each segment has ended, its Tuner still there."""
+    """Measure this process's memory when the last trial of each segment has ended, its Tuner still there.
+
+    The search is the whole stage, with the default sampler and MLflow, on a study whose trials take milliseconds.
+    """
     early, late = sizes.memory
-    segment = min(SEGMENT, early)
+    step = min(SEGMENT, early)
     counted = itertools.count(1)
     rows: list[dict[str, float]] = []
 
     def note(_: TrialRecord) -> None:
         ended = next(counted)
-        if ended % segment == 0:
+        if ended % step == 0:
             rows.append({"trials": ended, "bytes": _memory("/proc/self/status", "VmRSS")})
 
-    with tuner.connected(workers=2) as workers:
-        search(workers, NOTHING, late, segment=segment, on_trial=note)
+    with TemporaryDirectory() as scratch:
+        settings = study(Path(scratch), space=BRIEF, search={"trials": late}, resources=TWO_WORKERS)
+        pipeline.inject(settings, runs=Path(scratch) / "runs")
+        pipeline.search(settings, runs=Path(scratch) / "runs", on_trial=note)
     ratio = memory_ratio(rows, early=early, late=late)
     fits = {"bytes": growth(rows, "trials", "bytes")}
     return {"series": {"driver": {"rows": rows, "fits": fits}}, f"after {late} by after {early}": ratio}
