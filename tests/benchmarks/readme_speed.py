@@ -61,16 +61,21 @@ def machine(results: Mapping[str, Any]) -> str:
 def where(results: list[dict[str, Any]]) -> str:
     """Return where worker time goes: one row per suspect."""
     rows = [
-        "| search | workers | took | training | evaluation | workers' start | idle at the end | Ray, Optuna, MLflow |",
+        "| search | took | training | evaluation | workers' start | idle at the end | Ray, Optuna, MLflow | images/s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
         shares = " | ".join(f"{one[f'{part}_share']:.1%}" for part in ("training", "evaluation", "start", "tail"))
         rows.append(
-            f"| {SUSPECTS[one['suspect']]}, {one['trials']} trials, {one['precision']} | {one['workers']} | "
-            f"{one['seconds']:,.0f} s | {shares} | {one['overhead_seconds_per_trial']:.3f} s per trial |"
+            f"| {SUSPECTS[one['suspect']]}, {one['trials']} trials, {one['precision']} | {one['seconds']:,.0f} s | "
+            f"{shares} | {one['overhead_seconds_per_trial']:.3f} s per trial | "
+            f"{one['images_per_second_of_training']:,.0f} |"
         )
-    return "\n".join([*rows, "", f"Shares of worker time. {machine(results[0])}"])
+    note = (
+        f"Shares of the time of {results[0]['workers']} workers, one search each; images/s of one worker while it "
+        "trains, which is slower by whatever the driver takes of the same cores."
+    )
+    return "\n".join([*rows, "", f"{note} {machine(results[0])}"])
 
 
 def stock(results: list[dict[str, Any]]) -> str:
@@ -87,10 +92,19 @@ def stock(results: list[dict[str, Any]]) -> str:
         epochs = f" of {options['epochs'][0]} to {options['epochs'][1]} epochs" if options["epochs"] else ""
         note = (
             f"{options['settings']} settings{epochs}, {options['repeats']} run(s) each; searches for a feasible trial: "
-            f"{len(options['seeds'])} seed(s), budget {options['budget']}. {pairs}. {machine(one)}"
+            f"{len(options['seeds'])} seed(s), budget {options['budget']}. {pairs}. {_agreement(one)} {machine(one)}"
         )
         parts.append("\n".join([*rows, "", note]))
     return "\n\n".join(parts)
+
+
+def _agreement(one: Mapping[str, Any]) -> str:
+    texts = []
+    for name, apart in one["agreement"].items():
+        rates = (("C-Acc", "clean_accuracy"), ("ASR", "attack_success_rate"))
+        told = ", ".join(f"{short} {apart[rate]:+.1f} ± {apart[rate + '_half']:.1f}" for short, rate in rates)
+        texts.append(f"{name}: {told}")
+    return f"The same settings on both sides, mean difference in points with its 95 % interval: {'; '.join(texts)}."
 
 
 def _rate(rate: Mapping[str, Any]) -> str:
