@@ -66,10 +66,10 @@ class Successor:
 
 
 # A worker waits for its next setting, and the driver makes one at a time: whoever takes a second for it hands over.
-# `tests/benchmarks/growth.py --parts sampler` measures asks, up to 1,000 trials; its code, pointed at other counts, on
-# one core of an x86 server beside other work: GP took 0.6 s after 100 trials, 0.9 s after 200, 1.6 s after 300, 25 s
-# after 1,000; TPE 0.04 s after 1,000, 0.14 s after 3,000, 0.5 s after 10,000; NSGA-II 0.2 s after 10,000. TPE's
-# 20,000 is not measured: it is where a cost that grows in proportion to the trials comes to a second.
+# `tests/benchmarks/growth.py --parts sampler`, one idle core of an AMD EPYC: GP takes 0.6 s after 100 trials, 1.5 s
+# after 300, 20 s after 1,000; TPE 0.04 s after 1,000. Larger counts were measured once, beside other work: TPE 0.14 s
+# after 3,000 and 0.5 s after 10,000, NSGA-II 0.2 s after 10,000. GP's point lies between two that were measured;
+# TPE's is not measured: it is where a cost that grows in proportion to the trials comes to a second.
 SUCCESSORS: Mapping[str, Successor] = {
     "gp": Successor(draw=200, name="tpe"),
     "tpe": Successor(draw=20_000, name="nsga2"),
