@@ -26,13 +26,16 @@ ARMS = {
     "tpe warm both": "raybd, warm start and both",
     "random warm": "random, warm start",
 }
-GROWTH = {
-    "trials": "seconds of a search against its trials (no-op trials, two workers)",
-    "workers": "seconds per trial against workers",
-    "cluster": "seconds per trial against slots of a simulated cluster (trials that sleep)",
-    "model": "training seconds per image against the network",
-    "clean_set": "training seconds against clean-set size",
-}
+GROWTH = (
+    ("trials", "seconds of a search, no-op trials on two workers, against trials", "trials", "seconds", "seconds"),
+    ("trials", "of it, seconds per trial once started", "trials", "steady", "steady"),
+    ("workers", "seconds per trial that computes, against workers", "workers", "steady", "steady"),
+    ("cluster", "seconds per trial sleeping 2 s, against a simulated cluster's slots", "workers", "steady", "steady"),
+    ("model", "training s per image, against parameters", "parameters", "seconds_per_image", "seconds in parameters"),
+    ("clean_set", "training seconds of a trial, against clean images", "images", "seconds", "seconds"),
+    ("memory", "the driver's bytes, against trials", "trials", "bytes", "bytes"),
+)  # fmt: skip
+"""Rows of the table of growth: part of the results, words, columns x and y, name of the fit."""
 
 
 def blocks() -> dict[str, str]:
@@ -185,10 +188,11 @@ def _count(value: float | None, most: int) -> str:
 def growth(results: list[dict[str, Any]]) -> str:
     """Return the fitted exponents, a row for each fit, then what an ask costs."""
     (one,) = results
-    rows = ["| what grows | fitted exponent |", "|---|---|"]
-    for part, title in GROWTH.items():
+    rows = ["| what grows | measured | fitted exponent |", "|---|---|---|"]
+    for part, words, x, y, fit in GROWTH:
         for series in one["parts"].get(part, {"series": {}})["series"].values():
-            rows += [f"| {title}: {name} | {_fit(fit)} |" for name, fit in series["fits"].items()]
+            measured = ", ".join(f"{row[x]:,}: {row[y]:,.3g}" for row in series["rows"])
+            rows.append(f"| {words} | {measured} | {_fit(series['fits'][fit])} |")
     if "sampler" in one["parts"]:
         rows += ["", *_asks(one["parts"]["sampler"])]
     return "\n".join([*rows, "", machine(next(iter(one["parts"].values())))])
