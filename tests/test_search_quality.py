@@ -2,6 +2,7 @@
 
 import functools
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,14 @@ def test_a_stopped_trial_has_no_part_in_the_hypervolume(tmp_path: Path) -> None:
     for name in ("wide", "expected"):
         points = search_quality.points(records, surrogate(), search_quality.MEASURES[name])
         assert [point is None for point in points] == [record.state == "pruned" for record in records]
+
+
+def test_the_candidate_is_what_looked_best_by_what_it_gives_on_average(tmp_path: Path) -> None:
+    suspect = surrogate()
+    records = bench(tmp_path).search("random", "a", 0)
+    all_of_them = search_quality.candidate(records, suspect, cost=1e9)
+    assert search_quality.candidate(records, suspect, cost=0.0) == search_quality.NOTHING
+    one_by_one = [search_quality.candidate([record], suspect, cost=1e9) for record in records]
+    assert all_of_them in one_by_one
+    assert search_quality.candidate(records[:3], suspect, cost=1e9) == min(one_by_one[:3]), "three are confirmed"
+    assert min(one_by_one) < statistics.median(one_by_one), "the settings differ"

@@ -16,7 +16,7 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2)
     worker_trials: int = 24
     worker_epochs: int = 40
-    slots: tuple[int, ...] = (1, 4, 16, 64)
+    slots: tuple[int, ...] = (1, 4, 16, 32, 64)
     sleep: float = 2.0
     rounds: int = 6
     widths: tuple[int, ...] = (24, 48, 96, 192)

@@ -17,6 +17,9 @@ Three hypervolumes, in (attack success rate, accuracy drop), of the trials that 
   kept (`raybd.search.hopeless`); the same factor on both axes favours neither.
 `limits`: up to the limits themselves, so that only feasible trials count.
 `expected`: as `wide`, of what the settings found give on average: a lucky seed does not count.
+
+What a user gets is one candidate: the best of the `CONFIRMED` settings that looked furthest inside both limits, by what
+they give on average, because fresh seeds confirm them. `candidate` is the larger of its figure / limit, 1 at a limit.
 """
 
 import argparse
@@ -39,6 +42,11 @@ RESULTS = Path(__file__).parent / "results" / "search_quality.json"
 BASELINE = "random"
 WIDE = 10.0
 SLOW = ("gp", "gp warm")
+COSTS = (8, 16, 32, 64)
+"""After the cost of so many random trials a search is asked for its candidate."""
+CONFIRMED = 3
+NOTHING = 9.0
+"""Stands for a candidate where no trial ran to its end."""
 ALL = "all"
 Point = tuple[float, float]
 
@@ -120,7 +128,24 @@ def measured(records: Sequence[TrialRecord], surrogate: Surrogate) -> dict[str, 
         "cost": spent(records, surrogate.table.mean_images),
         "feasible": {n: nth_feasible(records, n) for n in (1, 3)},
         "stopped": sum(record.state == "pruned" for record in records) / len(records),
+        "candidate": {cost: candidate(records, surrogate, cost) for cost in COSTS},
     }
+
+
+def candidate(records: Sequence[TrialRecord], surrogate: Surrogate, cost: float) -> float:
+    """Return the score of the candidate of a search that a cost, in mean random trials, paid for; see above."""
+    bounds = limits(surrogate)
+    within = (bounds.max_attack_success_rate, bounds.max_accuracy_drop)
+    paid = sum(c <= cost for c in spent(records, surrogate.table.mean_images))
+    ended = [r for r in records[:paid] if r.state == "complete" and not r.collapsed]
+    ranked = sorted(ended, key=lambda record: _score(_seen(record), within))[:CONFIRMED]
+    if not ranked:
+        return NOTHING
+    return min(_score(pair, within) for pair in surrogate.expected([record.setting for record in ranked]))
+
+
+def _score(figures: Point, within: Point) -> float:
+    return max(figure / limit for figure, limit in zip(figures, within, strict=True))
 
 
 def at_trials(search: Mapping[str, Any], name: str, n: int) -> float:
@@ -166,6 +191,8 @@ def row(searches: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], trial
             "at_trials": {n: median(at_trials(search, name, n) for search, _ in searches) for n in quarters},
             "at_cost": {n: median(at_cost(search, name, n) for search, _ in searches) for n in quarters},
         }
+    scores = {cost: [search["candidate"][cost] for search, _ in searches] for cost in COSTS}
+    found["candidate"] = {cost: {"median": median(s), "within_limits": share(s, 1.0)} for cost, s in scores.items()}
     for n in (1, 3):
         places = [search["feasible"][n] for search, _ in searches]
         costs = [
