@@ -60,16 +60,15 @@ class SearchLog:
 
     def trial(self, record: TrialRecord) -> None:
         """Have one child run written, in one batch."""
-        self._settle(only_done=True)  # a search of thousands must not keep them all
+        # A search of thousands must not keep them all; what went wrong is kept, and raised when the search is over.
+        self._under_way = [w for w in self._under_way if not w.done() or w.exception() is not None]
         self._under_way.append(self._writer.submit(self._tracker.trial, as_json(record)))
 
-    def _settle(self, *, only_done: bool = False) -> None:
-        """Wait for what is being written, or look at what is; raise what went wrong, which no outage of MLflow does."""
-        left = [written for written in self._under_way if only_done and not written.done()]
-        settled = [written for written in self._under_way if written not in left]
-        self._under_way = left
-        for written in settled:
+    def _settle(self) -> None:
+        """Wait for what is being written; raise what went wrong there, which no outage of MLflow does."""
+        for written in self._under_way:
             written.result()
+        self._under_way.clear()
 
     def front(self, study: Study, folder: Path) -> None:
         """Log the model of every trial on the front; none, if the suspect's card warns that none can be exported."""
