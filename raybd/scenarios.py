@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from raybd.attacks import Attack, Planted, Workshop, train_fresh
+from raybd.attacks import Attack, Planted, Workshop
 from raybd.models import Classifier
 
 
@@ -43,8 +43,7 @@ class Standalone(Scenario):
     def build(self, attack: Attack, workshop: Workshop, *, seed: int) -> Victim:
         """Plant the backdoor, and train the twin on the same images without poison."""
         planted = attack.plant(workshop, seed=seed)
-        twin, _ = train_fresh(workshop, workshop.train, seed=seed)
-        return Victim(planted=planted, twin=twin)
+        return Victim(planted=planted, twin=workshop.twin(seed))
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

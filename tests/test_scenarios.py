@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raybd.attacks import BadNets, Workshop, train_fresh
+from raybd.attacks import BadNets, Workshop
 from raybd.data import Augment
 from raybd.scenarios import SCENARIOS, Standalone
 from raybd.training import Recipe
@@ -35,8 +35,8 @@ def test_the_twin_differs_from_its_sibling_by_the_poison_alone() -> None:
     """Trained on the poisoned set, the twin's recipe and seed give the victim's weights to the bit."""
     victim = Standalone().build(BadNets(target_label=0), bench(), seed=4)
     assert victim.planted.training_set is not None
-    again, _ = train_fresh(bench(), victim.planted.training_set, seed=4)
-    twin, _ = train_fresh(bench(), bench().train, seed=4)
+    again, _ = bench().trained(victim.planted.training_set, seed=4, word="again")
+    twin, _ = bench().trained(bench().train, seed=4, word="twin")
     assert weights_digest(state_of(again)) == weights_digest(state_of(victim.planted.model))
     assert weights_digest(state_of(twin)) == weights_digest(state_of(victim.twin))
 

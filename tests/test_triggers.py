@@ -66,7 +66,7 @@ class TestContract:
         assert trigger.apply(clean[:0]).shape == (0, *SHAPE)
 
     def test_its_goal_is_the_target_for_every_label(self, trigger: Trigger) -> None:
-        goals = trigger.goal_labels(torch.arange(5))
+        goals = trigger.goal_labels(torch.arange(5), 5)
         assert goals.tolist() == [1] * 5
         assert goals.dtype == torch.int64
 

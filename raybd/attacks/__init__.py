@@ -1,12 +1,13 @@
 """How a model gets its backdoor: one file each; this is the table."""
 
 from raybd.attacks.badnets import BadNets
-from raybd.attacks.base import Attack, DataPoisoning, Planted, Workshop, train_fresh
+from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
+from raybd.attacks.poisoning import DataPoisoning, Poisoned
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
 }
 
-__all__ = ["ATTACKS", "Attack", "BadNets", "Blended", "DataPoisoning", "Planted", "Workshop", "train_fresh"]
+__all__ = ["ATTACKS", "Attack", "BadNets", "Blended", "DataPoisoning", "Planted", "Poisoned", "Training", "Workshop"]

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from raybd.attacks.base import DataPoisoning, uniform_choice
+from raybd.attacks.poisoning import DataPoisoning
 from raybd.triggers import Patch
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadNets(DataPoisoning):
-    """A white square of `size` pixels, by default in the lower right corner, dirty label, all-to-one."""
+    """A white square of `size` pixels, by default in the lower right corner, dirty label."""
 
     kind: ClassVar[str] = "badnets"
     citation: ClassVar[str] = "badnets"
@@ -22,8 +20,4 @@ class BadNets(DataPoisoning):
 
     def trigger(self) -> Patch:
         """Return the square."""
-        return Patch(target_label=self.target_label, size=self.size, row=self.row, column=self.column, value=self.value)
-
-    def choose(self, labels: Tensor, seed: int) -> Tensor:
-        """Return images drawn from every class."""
-        return uniform_choice(labels, self.poison_ratio, seed)
+        return Patch(**self.aim, size=self.size, row=self.row, column=self.column, value=self.value)

@@ -1,121 +1,148 @@
-"""What every attack shares: the checked outer call, and poisoning by data alone."""
+"""What every attack shares: the checked outer call, what it works with, and what it leaves."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, final
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, final
 
 from raybd import seeds
 from raybd.data import Augment, ImageSet
 from raybd.models import Classifier
 from raybd.registry import BadInput
-from raybd.training import Compute, Epoch, Recipe, finished
-from raybd.triggers import Trigger
+from raybd.training import Compute, Epoch, finished
+from raybd.triggers import Goal, Trigger, check_goal
+
+
+class Training(Protocol):
+    """How a model is trained from scratch: `training.Recipe` with labels, `simclr.SimCLR` without."""
+
+    def fit(self, model: Classifier, data: ImageSet, *, augment: Augment, compute: Compute, seed: int) -> Any:
+        """Train `model` in place, yielding Epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A backdoored model, its trigger, and the poisoned training set where there is one."""
+    """A backdoored model, its trigger, and the poisoned training set where there is one.
+
+    `poisoned` and `covers` are places in the training set: images that were poisoned, and images that carry the
+    trigger, or one like it, under their true label. `last` is the last stretch of the training.
+    """
 
     model: Classifier
     trigger: Trigger
     training_set: ImageSet | None
     poisoned: tuple[int, ...]
     last: Epoch
+    covers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What an attacker works with: clean training images, an architecture, a recipe.
+    """What an attacker works with.
 
-    `fresh_model` takes a seed and returns an untrained model.
+    Attributes:
+        train: clean training images.
+        fresh_model: takes a seed and returns an untrained model.
+        recipe: how a model is trained from scratch.
+        augment: what training does to its images.
+        compute: device, precision, threads.
+        references: images of the victim's own task that the attacker holds, where that is not the task of `train`
+            (latent backdoor, BadEncoder).
+        on_progress: told after each stretch of a training, with a word on which training it is.
     """
 
     train: ImageSet
     fresh_model: Callable[[int], Classifier]
-    recipe: Recipe
+    recipe: Training
     augment: Augment
     compute: Compute
+    references: ImageSet | None = None
+    on_progress: Callable[[str, Epoch], None] = lambda word, epoch: None
+    _twins: dict[int, Classifier] = field(default_factory=dict, repr=False, compare=False)
+
+    def trained(self, data: ImageSet, *, seed: int, word: str) -> tuple[Classifier, Epoch]:
+        """Return a model trained from scratch on `data`, ready to be read, and the last stretch of its training.
+
+        It is in evaluation mode: left as training leaves it, its batch norm would answer by the batch, and change.
+        """
+        model = self.fresh_model(seeds.derive(seed, "model"))
+        epochs = self.recipe.fit(
+            model, data, augment=self.augment, compute=self.compute, seed=seeds.derive(seed, "training")
+        )
+        last = finished(self.told(epochs, word))
+        return model.eval(), last
+
+    def told(self, epochs: Any, word: str) -> Any:
+        """Pass `epochs` on, telling `on_progress` of each."""
+        for epoch in epochs:
+            self.on_progress(word, epoch)
+            yield epoch
+
+    def twin(self, seed: int) -> Classifier:
+        """Return a copy of the never-poisoned model of `seed`: the attack's seed and recipe, clean images.
+
+        It is trained once; attacks that begin with a clean model begin with this one.
+        """
+        if seed not in self._twins:
+            self._twins[seed], _ = self.trained(self.train, seed=seed, word="never-poisoned twin")
+        return copy.deepcopy(self._twins[seed])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """A way to give a model a backdoor. A subclass writes only `run` and `trigger`."""
+    """A way to give a model a backdoor. A subclass writes only `run` and `trigger`.
+
+    `goal` and `target_label` are what the backdoor is for, see `Trigger`. `scenarios` are those it can be planted in,
+    `goals` those it can serve; `target_of` says whose labels `target_label` counts: those of the task the model is
+    trained on, or of the victim's own.
+    """
 
     kind: ClassVar[str]
     citation: ClassVar[str]
-    target_label: int
+    scenarios: ClassVar[tuple[str, ...]] = ("standalone", "transfer")
+    goals: ClassVar[tuple[Goal, ...]] = ("all_to_one", "all_to_all")
+    target_of: ClassVar[Literal["training", "victim"]] = "training"
+    target_label: int | None = None
+    goal: Goal = "all_to_one"
+
+    def __post_init__(self) -> None:
+        check_goal(self.target_label, self.goal)
+        if self.goal not in self.goals:
+            raise BadInput(f"goal: {self.kind} cannot serve '{self.goal}', only {', '.join(self.goals)}")
+        if self.goal == "all_to_one" and self.target_label is None:
+            raise BadInput("target_label: missing")
+
+    @property
+    def aim(self) -> dict[str, Any]:
+        """What the attack's trigger is for, as its trigger's fields."""
+        return {"target_label": self.target_label, "goal": self.goal}
 
     @abstractmethod
-    def trigger(self) -> Trigger:
-        """Return the trigger this attack plants."""
+    def trigger(self) -> Trigger | None:
+        """Return the trigger this attack plants; None where it is learnt, and so known only afterwards."""
 
     @abstractmethod
     def run(self, workshop: Workshop, seed: int) -> Planted:
         """Plant the backdoor; inputs are checked already."""
 
+    def check(self, workshop: Workshop) -> None:
+        """Raise BadInput unless the attack can be carried out in `workshop`; called before anything trains."""
+        data = workshop.train if self.target_of == "training" else workshop.references
+        if data is None:
+            raise BadInput(f"attack: {self.kind} needs images of the victim's own task")
+        if self.target_label is not None and not 0 <= self.target_label < data.classes:
+            raise BadInput(f"attack.target_label: expected 0 to {data.classes - 1}, got {self.target_label}")
+        trigger = self.trigger()
+        if trigger is not None:
+            trigger.check(workshop.train.shape, data.classes)
+
     @final
     def plant(self, workshop: Workshop, *, seed: int) -> Planted:
-        """Check the trigger against the images, then plant the backdoor.
+        """Check the attack against the images, then plant the backdoor.
 
         Raises:
-            BadInput: if the trigger does not fit the images or the target is no class.
+            BadInput: if the trigger does not fit the images, the target is no class, or nothing would be poisoned.
         """
-        self.trigger().check(workshop.train.shape, workshop.train.classes)
+        self.check(workshop)
         return self.run(workshop, seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataPoisoning(Attack):
-    """An attack that only poisons data: `poison_ratio` = poisoned images / whole training set."""
-
-    poison_ratio: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.poison_ratio < 1:
-            raise BadInput(f"poison_ratio: expected between 0 and 1, got {self.poison_ratio}")
-        self.trigger()  # whose checks are this attack's too
-
-    @abstractmethod
-    def choose(self, labels: Tensor, seed: int) -> Tensor:
-        """Return the indices (k,) of the images to poison."""
-
-    @final
-    def poison(self, train: ImageSet, *, seed: int) -> tuple[ImageSet, tuple[int, ...]]:
-        """Return the poisoned copy of `train`, and which of its images were poisoned."""
-        chosen = self.choose(train.labels, seed)
-        if not len(chosen):
-            raise BadInput(f"poison_ratio: {self.poison_ratio} of {len(train)} images is no image")
-        trigger, images, labels = self.trigger(), train.images.clone(), train.labels.clone()
-        images[chosen] = trigger.apply(train.images[chosen])
-        labels[chosen] = trigger.goal_labels(train.labels[chosen])
-        return ImageSet(images=images, labels=labels, classes=train.classes), tuple(chosen.tolist())
-
-    @final
-    def run(self, workshop: Workshop, seed: int) -> Planted:
-        """Train a fresh model on the poisoned set."""
-        training_set, poisoned = self.poison(workshop.train, seed=seeds.derive(seed, "poison"))
-        model, last = train_fresh(workshop, training_set, seed=seed)
-        return Planted(model=model, trigger=self.trigger(), training_set=training_set, poisoned=poisoned, last=last)
-
-
-def train_fresh(workshop: Workshop, data: ImageSet, *, seed: int) -> tuple[Classifier, Epoch]:
-    """Return a model trained from scratch on `data`, ready to be read; with clean data and the attack's seed, the twin.
-
-    It is in evaluation mode: left as training leaves it, its batch norm would answer by the batch, and change.
-    """
-    model = workshop.fresh_model(seeds.derive(seed, "model"))
-    epochs = workshop.recipe.fit(
-        model, data, augment=workshop.augment, compute=workshop.compute, seed=seeds.derive(seed, "training")
-    )
-    last = finished(epochs)
-    return model.eval(), last
-
-
-def uniform_choice(labels: Tensor, ratio: float, seed: int) -> Tensor:
-    """Return round(ratio * n) indices drawn from all images, target class included, as the field does."""
-    order = torch.randperm(len(labels), generator=seeds.generator(seed, "choose"))
-    return order[: round(ratio * len(labels))]

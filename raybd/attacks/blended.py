@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
-
-from raybd.attacks.base import DataPoisoning, uniform_choice
+from raybd.attacks.poisoning import DataPoisoning
 from raybd.triggers import Blended as BlendedTrigger
 
 
@@ -22,10 +20,4 @@ class Blended(DataPoisoning):
 
     def trigger(self) -> BlendedTrigger:
         """Return the blended picture."""
-        return BlendedTrigger(
-            target_label=self.target_label, alpha=self.alpha, image=self.image, seed=self.pattern_seed
-        )
-
-    def choose(self, labels: Tensor, seed: int) -> Tensor:
-        """Return images drawn from every class."""
-        return uniform_choice(labels, self.poison_ratio, seed)
+        return BlendedTrigger(**self.aim, alpha=self.alpha, image=self.image, seed=self.pattern_seed)

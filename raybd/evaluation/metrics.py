@@ -116,7 +116,7 @@ def attackable(images: ImageSet, trigger: Trigger) -> tuple[ImageSet, Int64[Tens
     Raises:
         BadInput: there is no such image.
     """
-    goals = trigger.goal_labels(images.labels)
+    goals = trigger.goal_labels(images.labels, images.classes)
     rows = (goals != images.labels).nonzero().flatten()
     if not len(rows):
         raise BadInput(f"attack success rate: all {len(images)} images already have the trigger's goal label")

@@ -175,7 +175,8 @@ def _reinjection(
 ) -> Reinjection:
     """The curves of all models; at most as many poisoned samples as the clean set can give."""
     clean_set = suspect.bench.splits.clean_set
-    available = int((suspect.trigger.goal_labels(clean_set.labels) != clean_set.labels).sum())
+    goals = suspect.trigger.goal_labels(clean_set.labels, clean_set.classes)
+    available = int((goals != clean_set.labels).sum())
     counts = tuple(k for k in POISONED_SAMPLES if k <= available)
     batch_size = min(getattr(defense, "batch_size", 128), len(clean_set))
     tasks = [

@@ -189,7 +189,8 @@ def weights_file(settings: StudySettings, scratch: Path) -> tuple[Path, str]:
 def _trigger_words(trigger: Trigger | None) -> str:
     if trigger is None:
         return "unknown: the model can be adopted, but nothing can steer a search yet"
-    return f"{describe(trigger)['kind']}, target label {trigger.target_label}"
+    aim = "all to all" if trigger.goal == "all_to_all" else f"target label {trigger.target_label}"
+    return f"{describe(trigger)['kind']}, {aim}"
 
 
 def overview(settings: StudySettings, ready: Bench, origin: str, found: Sequence[str] = ()) -> dict[str, Any]:

@@ -55,7 +55,11 @@ def _examples(suspect: Suspect) -> Examples | None:
     if suspect.bench.trigger is None:
         return None
     selection = suspect.bench.splits.selection
-    rows = (suspect.trigger.goal_labels(selection.labels) != selection.labels).nonzero().flatten()[:SHOWN]
+    rows = (
+        (suspect.trigger.goal_labels(selection.labels, selection.classes) != selection.labels)
+        .nonzero()
+        .flatten()[:SHOWN]
+    )
     shown = selection.subset(rows)
     triggered = suspect.trigger.apply(shown.images)
     return Examples(clean=shown.images.numpy(), triggered=triggered.numpy(), labels=shown.labels.numpy())

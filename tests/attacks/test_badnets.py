@@ -14,7 +14,7 @@ def test_its_fields_are_those_of_its_square() -> None:
 
 
 def test_it_draws_from_every_class_the_target_included() -> None:
-    _, chosen = BadNets(target_label=3).poison(splits().train, seed=0)
+    chosen = BadNets(target_label=3).poison(splits().train, seed=0).poisoned
     assert len(splits().train.labels[list(chosen)].unique()) == 10
 
 

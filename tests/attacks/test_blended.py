@@ -17,13 +17,14 @@ def test_its_fields_are_those_of_its_picture() -> None:
 def test_the_picture_depends_on_its_own_seed_and_not_on_the_choice_of_images() -> None:
     train = splits().train
     for seed in (0, 1):
-        done, chosen = Blended(target_label=3, pattern_seed=7).poison(train, seed=seed)
-        expected = BlendedTrigger(target_label=3, seed=7).apply(train.images[list(chosen)])
-        assert torch.equal(done.images[list(chosen)], expected)
+        done = Blended(target_label=3, pattern_seed=7).poison(train, seed=seed)
+        chosen = list(done.poisoned)
+        expected = BlendedTrigger(target_label=3, seed=7).apply(train.images[chosen])
+        assert torch.equal(done.training_set.images[chosen], expected)
 
 
 def test_it_draws_from_every_class_the_target_included() -> None:
-    _, chosen = Blended(target_label=3).poison(splits().train, seed=0)
+    chosen = Blended(target_label=3).poison(splits().train, seed=0).poisoned
     assert len(splits().train.labels[list(chosen)].unique()) == 10
 
 

@@ -1,19 +1,24 @@
-"""One contract for every attack in the table: what it poisons, that it works, and that its twin does not obey."""
+"""One contract for every attack in the table: that it works, that its twin does not obey, and that it repeats.
+
+An attack joins by a line in `STRONG`. The scenarios' own attacks, whose victim is on another task than the one it is
+trained on, are held to the contract in `tests/test_scenarios.py`.
+"""
 
 import pytest
 import torch
 
-from raybd.attacks import ATTACKS, Attack, DataPoisoning
-from raybd.data import ImageSet
+from raybd.attacks import ATTACKS, Attack
 from raybd.evaluation.metrics import read
 from raybd.evaluation.twin import check_twin
 from raybd.registry import BadInput, build, describe
 from raybd.training import Recipe
 from raybd.weights import state_of, weights_digest
-from tests.digits import CPU, splits, stripes, victim, workshop
+from tests.digits import CPU, splits, victim, workshop
 
 # As strong as each must be to take on digits, an image set with few pixels and few images.
 STRONG = {"badnets": {}, "blended": {"alpha": 0.4}}
+STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
+ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]
 BRIEF = Recipe(epochs=1, lr=0.05, batch_size=64)
 
 
@@ -22,11 +27,11 @@ def made(kind: str, **changes: object) -> Attack:
 
 
 def test_every_attack_of_the_table_is_under_contract() -> None:
-    assert STRONG.keys() == ATTACKS.keys()
-    assert all(kind == cls.kind and cls.citation for kind, cls in ATTACKS.items())
+    assert STRONG.keys() == set(STANDALONE)
+    assert all(kind == cls.kind and cls.citation and cls.scenarios and cls.goals for kind, cls in ATTACKS.items())
 
 
-@pytest.mark.parametrize("kind", ATTACKS)
+@pytest.mark.parametrize("kind", STANDALONE)
 class TestContract:
     def test_the_backdoor_takes_and_the_twin_does_not_obey(self, kind: str) -> None:
         built, test = victim(made(kind)), splits().test
@@ -44,14 +49,22 @@ class TestContract:
         before, stream = splits().train.digest(), torch.get_rng_state()
         planted = [made(kind).plant(workshop(BRIEF), seed=seed) for seed in (1, 1, 2)]
         digests = [weights_digest(state_of(p.model)) for p in planted]
+        triggers = [p.trigger.digest(splits().train.shape) for p in planted]
         assert digests[0] == digests[1] != digests[2]
-        assert planted[0].poisoned == planted[1].poisoned != planted[2].poisoned
+        assert triggers[0] == triggers[1]
+        assert planted[0].poisoned == planted[1].poisoned
         assert splits().train.digest() == before
         assert torch.equal(torch.get_rng_state(), stream)
 
-    def test_a_trigger_that_does_not_fit_is_refused_before_any_training(self, kind: str) -> None:
-        with pytest.raises(BadInput, match=r"trigger.target_label: expected 0 to 9, got 10"):
+    def test_a_target_that_is_no_class_is_refused_before_any_training(self, kind: str) -> None:
+        with pytest.raises(BadInput, match=r"attack.target_label: expected 0 to 9, got 10"):
             made(kind, target_label=10).plant(workshop(), seed=0)
+
+    def test_a_target_is_needed_and_only_for_all_to_one(self, kind: str) -> None:
+        with pytest.raises(BadInput, match="attack: target_label: missing"):
+            made(kind, target_label=None)
+        with pytest.raises(BadInput, match=r"attack: (target_label: got 0, but with goal all_to_all|goal: .* cannot)"):
+            made(kind, goal="all_to_all")
 
     def test_it_goes_to_yaml_and_back(self, kind: str) -> None:
         attack = made(kind)
@@ -59,52 +72,14 @@ class TestContract:
         assert hash(attack) == hash(made(kind))
 
 
-POISONING = [kind for kind, cls in ATTACKS.items() if issubclass(cls, DataPoisoning)]
+@pytest.mark.parametrize("kind", ALL_TO_ALL)
+def test_all_to_all_sends_every_label_to_the_next(kind: str) -> None:
+    attack = made(kind, target_label=None, goal="all_to_all")
+    trigger = attack.plant(workshop(BRIEF), seed=0).trigger
+    assert trigger.goal_labels(torch.tensor([0, 4, 9]), 10).tolist() == [1, 5, 0]
 
 
-def poisoned(kind: str, train: ImageSet, *, seed: int = 0, **changes: object) -> tuple[ImageSet, tuple[int, ...]]:
-    attack = made(kind, **changes)
-    assert isinstance(attack, DataPoisoning)
-    return attack.poison(train, seed=seed)
-
-
-@pytest.mark.parametrize("kind", POISONING)
-class TestPoisoning:
-    @pytest.mark.parametrize("ratio", [0.01, 0.1, 0.333, 0.9])
-    def test_the_ratio_is_that_of_poisoned_images_to_the_whole_set(self, kind: str, ratio: float) -> None:
-        done, chosen = poisoned(kind, splits().train, poison_ratio=ratio)
-        assert len(chosen) == len(set(chosen)) == round(ratio * len(splits().train))
-        assert len(done) == len(splits().train)
-
-    def test_only_the_chosen_images_change_and_they_get_the_goal(self, kind: str) -> None:
-        train = splits().train
-        before = train.digest()
-        done, chosen = poisoned(kind, train)
-        rest = sorted(set(range(len(train))) - set(chosen))
-        trigger = made(kind).trigger()
-        assert torch.equal(done.images[rest], train.images[rest])
-        assert torch.equal(done.labels[rest], train.labels[rest])
-        assert torch.equal(done.images[list(chosen)], trigger.apply(train.images[list(chosen)]))
-        assert torch.equal(done.labels[list(chosen)], trigger.goal_labels(train.labels[list(chosen)]))
-        assert train.digest() == before
-
-    def test_the_choice_repeats_by_seed(self, kind: str) -> None:
-        first, second, third = (poisoned(kind, splits().train, seed=seed) for seed in (0, 0, 1))
-        assert first[0].digest() == second[0].digest() != third[0].digest()
-        assert first[1] == second[1] != third[1]
-
-    def test_the_indices_a_victim_reports_are_those_of_its_training_set(self, kind: str) -> None:
-        planted, train = victim(made(kind)).planted, splits().train
-        assert planted.training_set is not None
-        differs = (planted.training_set.images != train.images).flatten(1).any(1)
-        assert set(differs.nonzero().flatten().tolist()) <= set(planted.poisoned)
-        assert len(planted.poisoned) == round(0.1 * len(train))
-
-    @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5])
-    def test_a_ratio_that_is_no_share_is_refused(self, kind: str, ratio: float) -> None:
-        with pytest.raises(BadInput, match="attack: poison_ratio: expected between 0 and 1, got"):
-            made(kind, poison_ratio=ratio)
-
-    def test_a_ratio_that_poisons_nothing_is_refused(self, kind: str) -> None:
-        with pytest.raises(BadInput, match=r"poison_ratio: 0.001 of 48 images is no image"):
-            poisoned(kind, stripes(), poison_ratio=0.001)
+@pytest.mark.parametrize("kind", [kind for kind in STANDALONE if kind not in ALL_TO_ALL])
+def test_an_attack_that_cannot_serve_all_to_all_says_so(kind: str) -> None:
+    with pytest.raises(BadInput, match=f"attack: goal: {kind} cannot serve 'all_to_all', only all_to_one"):
+        made(kind, target_label=None, goal="all_to_all")

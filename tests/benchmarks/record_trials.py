@@ -176,7 +176,9 @@ def facts(suspect: str, settings: StudySettings, view: SearchView) -> dict[str, 
         "reference_clean_accuracy": view.reference_accuracy.rate,
         "clean_set": len(view.clean_set),
         "selection": len(view.selection),
-        "attackable": int((view.trigger.goal_labels(view.selection.labels) != view.selection.labels).sum()),
+        "attackable": int(
+            (view.trigger.goal_labels(view.selection.labels, view.selection.classes) != view.selection.labels).sum()
+        ),
         "compute": as_json(view.compute),
         "environment": environment(),
         "columns": [*space.search, *COLUMNS],

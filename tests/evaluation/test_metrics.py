@@ -29,7 +29,7 @@ class NextClass(Patch):
 
     kind: ClassVar[str] = "next_class"
 
-    def goal_labels(self, labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    def goal_labels(self, labels: Int64[Tensor, " n"], classes: int) -> Int64[Tensor, " n"]:
         return (labels + 1) % CLASSES
 
 

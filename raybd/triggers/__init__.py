@@ -1,0 +1,15 @@
+"""What an attacker does to an image at test time: one file each; this is the table."""
+
+from raybd.triggers.additive import Additive
+from raybd.triggers.base import Goal, Trigger, check_goal
+from raybd.triggers.blended import Blended
+from raybd.triggers.learned import Learned
+from raybd.triggers.patch import Patch
+
+TRIGGERS: dict[str, type[Trigger]] = {
+    "patch": Patch,
+    "blended": Blended,
+    "additive": Additive,
+}
+
+__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "Patch", "Trigger", "check_goal"]

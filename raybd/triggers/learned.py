@@ -1,0 +1,72 @@
+"""Triggers that were learnt: their tensors travel with them and lie beside the suspect as safetensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+from torch import Tensor
+
+from raybd.registry import BadInput
+from raybd.triggers.base import Trigger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned(Trigger):
+    """A trigger with tensors of its own: from `learnt` by an attack, or from the safetensors file `weights`.
+
+    A subclass says in `expected` which tensors it needs and of what number of dimensions. Two learned triggers are
+    equal when their fields are; their digests tell their tensors apart.
+    """
+
+    weights: Path | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights is not None:
+            object.__setattr__(self, "tensors", self._checked(_read(self.weights)))
+
+    @classmethod
+    def learnt(cls, tensors: Mapping[str, Tensor], **fields: Any) -> Self:
+        """Return the trigger that consists of `tensors`."""
+        trigger = cls(**fields)
+        object.__setattr__(trigger, "tensors", trigger._checked(tensors))
+        return trigger
+
+    def aimed_at(self, label: int) -> Self:
+        """See `Trigger.aimed_at`; the tensors stay."""
+        aimed = super().aimed_at(label)
+        object.__setattr__(aimed, "tensors", self.tensors)
+        return aimed
+
+    def save(self, path: Path) -> None:
+        """Write the tensors to `path` as safetensors."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(dict(self.tensors), path)
+
+    @classmethod
+    def expected(cls) -> Mapping[str, int]:
+        """Return the names of the tensors this trigger needs, with their numbers of dimensions."""
+        raise NotImplementedError
+
+    def _checked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        expected = self.expected()
+        got = {name: tensor.ndim for name, tensor in tensors.items()}
+        if got != dict(expected):
+            raise BadInput(f"trigger.weights: expected tensors {dict(expected)} (name: dimensions), got {got}")
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise BadInput(f"trigger.weights: {name} holds values that are not finite")
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BadInput(f"trigger.weights: no file {path.name} in {path.parent}")
+    try:
+        held: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except Exception as error:  # whatever safetensors says of a damaged file
+        raise BadInput(f"trigger.weights: {path.name} is no safetensors file ({error})") from error
+    return held
