@@ -50,6 +50,7 @@ class Workshop:
         references: images of the victim's own task that the attacker holds, where that is not the task of `train`
             (latent backdoor, BadEncoder).
         on_progress: told after each stretch of a training, with a word on which training it is.
+        twins: never-poisoned models at hand, by seed; those that are trained join them.
     """
 
     train: ImageSet
@@ -59,7 +60,7 @@ class Workshop:
     compute: Compute
     references: ImageSet | None = None
     on_progress: Callable[[str, Epoch], None] = lambda word, epoch: None
-    _twins: dict[int, Classifier] = field(default_factory=dict, repr=False, compare=False)
+    twins: dict[int, Classifier] = field(default_factory=dict, repr=False, compare=False)
 
     def trained(self, data: ImageSet, *, seed: int, word: str) -> tuple[Classifier, Epoch]:
         """Return a model trained from scratch on `data`, ready to be read, and the last stretch of its training.
@@ -84,9 +85,9 @@ class Workshop:
 
         It is trained once; attacks that begin with a clean model begin with this one.
         """
-        if seed not in self._twins:
-            self._twins[seed], _ = self.trained(self.train, seed=seed, word="never-poisoned twin")
-        return copy.deepcopy(self._twins[seed])
+        if seed not in self.twins:
+            self.twins[seed], _ = self.trained(self.train, seed=seed, word="never-poisoned twin")
+        return copy.deepcopy(self.twins[seed])
 
 
 @dataclass(frozen=True, kw_only=True)

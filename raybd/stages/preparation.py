@@ -87,23 +87,32 @@ def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -
     return _with_warnings(suspect)
 
 
-def injected(settings: StudySettings, ready: Bench) -> Suspect:
-    """Plant the study's backdoor and train the never-poisoned twin.
-
-    Raises:
-        BadInput: if the twin obeys the trigger too, so that it is no backdoor.
-    """
-    assert settings.attack is not None
+def workshop(settings: StudySettings, ready: Bench) -> Workshop:
+    """Return what the study's attacker works with."""
     assert settings.training is not None
-    workshop = Workshop(
+    return Workshop(
         train=ready.splits.train,
         fresh_model=ready.architecture.build,
         recipe=settings.training,
         augment=ready.augment,
         compute=ready.compute,
     )
+
+
+def injection_seed(settings: StudySettings) -> int:
+    """Return the seed of the attack, and so of the never-poisoned twin."""
+    return derive(settings.data.seed, "inject")
+
+
+def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = None) -> Suspect:
+    """Plant the study's backdoor and train the never-poisoned twin; `attacker` is by default the study's own.
+
+    Raises:
+        BadInput: if the twin obeys the trigger too, so that it is no backdoor.
+    """
+    assert settings.attack is not None
     scenario = SCENARIOS[settings.scenario]()
-    victim = scenario.build(settings.attack, workshop, seed=derive(settings.data.seed, "inject"))
+    victim = scenario.build(settings.attack, attacker or workshop(settings, ready), seed=injection_seed(settings))
     check = check_twin(victim.twin, ready.splits.selection, victim.planted.trigger, ready.compute)
     if not check.passed:
         raise BadInput(

@@ -1,0 +1,182 @@
+"""The cells of the paper's figures: which studies they are, and the steps of one cell, each kept in files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raybd import gate as gates
+from raybd.artifacts import CARD, NothingFeasible, Study, Suspect
+from raybd.defenses import Defense, reference
+from raybd.evaluation.assess import Subject, examine
+from raybd.evaluation.twin import check_twin
+from raybd.registry import as_json, describe, revive
+from raybd.search.records import Job, TrialRecord
+from raybd.seeds import derive
+from raybd.settings import StudySettings, parse_study
+from raybd.stages import preparation, searching, selecting
+from raybd.stages.execution import LocalExecutor
+from raybd.stages.jobs import run_kept
+from raybd.weights import load_into, load_weights, save_weights, state_of
+
+Say = Callable[[str], None]
+CLEAN_IMAGES = 1000
+"""5 % of the 20,000 training images."""
+SEEDS = 3
+
+DATA: dict[str, dict[str, Any]] = {
+    "fashion_mnist": {"augment": {"crop": 2, "flip": True}, "max_accuracy_drop": 0.02},
+    "cifar10": {"augment": {"crop": 4, "flip": True}, "max_accuracy_drop": 0.05},
+}
+"""Per data set: what training does to its images, and the accuracy that a cure may cost."""
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "badnets": {},
+    "blended": {},
+    "low_frequency": {},
+    "wanet": {},
+    "input_aware": {},
+}
+"""The paper's attacks on a standalone model, at 10 % poisoning, with what is set beside their defaults."""
+
+
+def study(data: str, attack: str, images: Path, *, epochs: int, trials: int) -> StudySettings:
+    """Return the study of a cell; `images` is the folder of DATA.npz."""
+    case = DATA[data]
+    mapping = {
+        "name": f"{data}-{attack}",
+        "scenario": "standalone",
+        "model": {"name": "small_resnet"},
+        "attack": {"kind": attack, "target_label": 0, "poison_ratio": 0.1, **ATTACKS[attack]},
+        "training": {"epochs": epochs, "lr": 0.1, "batch_size": 128},
+        "data": {
+            "source": f"{data}.npz",
+            "clean_set": {"from": "train", "size": CLEAN_IMAGES},
+            "selection": {"from": "test", "size": 2000},
+        },
+        "augment": case["augment"],
+        "space": "standalone_short",
+        "search": {"trials": trials, "max_accuracy_drop": case["max_accuracy_drop"]},
+        "gate": {
+            "max_attack_success_rate": 0.05,
+            "max_accuracy_drop": case["max_accuracy_drop"],
+            "max_class_accuracy_drop": 0.25,
+            "max_membership_auc_rise": None,
+        },
+        "resources": {"precision": "bf16", "executor": "local"},
+    }
+    return parse_study(mapping, folder=images)
+
+
+def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
+    """Return the suspect of a cell, which is kept in `home`.
+
+    Attacks on one data set share the never-poisoned twin in `twins`: the seed and the recipe are the same.
+    """
+    if (home / CARD).is_file():
+        return Suspect.load(home, preparation.bench(settings))
+    ready = preparation.bench(settings)
+    attacker = preparation.workshop(settings, ready)
+    seed = preparation.injection_seed(settings)
+    kept = twins / f"{seed}.safetensors"
+    if kept.is_file():
+        model = ready.architecture.build(0)
+        load_into(model, load_weights(kept))
+        attacker.twins[seed] = model.eval()
+    suspect = preparation.injected(settings, ready, attacker)
+    save_weights(state_of(attacker.twin(seed)), kept)
+    return suspect.save(home)
+
+
+def undefended(suspect: Suspect) -> dict[str, Any]:
+    """Return the rows of suspect and twin on test, and the twin's check there."""
+    assert suspect.twin is not None
+    view = suspect.test_view()
+    rows = examine(view, {"suspect": Subject(states=(suspect.state,)), "twin": Subject(states=(suspect.twin,))})
+    twin = view.architecture.build(0)
+    load_into(twin, suspect.twin)
+    return {
+        "rows": {name: as_json(seen.row) for name, seen in rows.items()},
+        "twin_check": as_json(check_twin(twin, view.test, view.trigger, view.compute.exact())),
+        "training_seconds": suspect.facts["training_seconds"],
+        "poisoned": len(suspect.poisoned),
+    }
+
+
+def defended(settings: StudySettings, suspect: Suspect, home: Path, say: Say) -> dict[str, Any]:
+    """Search, select, run the references and return every row on test; what is done is taken from `home`."""
+    executor = LocalExecutor(preparation.search_view(suspect), settings)
+    found = _search(settings, suspect, home / "search", executor, say)
+    tuned = _tuned(settings, suspect, found, home / "select", executor)
+    fixed = {"fine_tuning": reference("fine_tuning"), "paper": reference("super_fine_tuning")}
+    subjects = {"suspect": Subject(states=(suspect.state,))}
+    for name, defense in {**fixed, "tuned": tuned}.items():
+        say(f"{settings.name}: {name}")
+        subjects[name] = _subject(defense, home / "rows" / name, executor)
+    rows = examine(suspect.test_view(), subjects)
+    return {
+        "rows": {name: as_json(seen.row) for name, seen in rows.items()},
+        "feasible_trials": sum(record["feasible"] for record in found.records),
+        "met_the_gate_on_selection": (home / "select" / CARD).is_file(),
+        "search_seconds": found.seconds,
+        "trials": [_brief(record) for record in found.records],
+    }
+
+
+def _search(settings: StudySettings, suspect: Suspect, folder: Path, executor: LocalExecutor, say: Say) -> Study:
+    if (folder / CARD).is_file():
+        done = Study.load(folder)
+        if len(done.records) >= settings.search.trials:
+            return done
+
+    def told(record: TrialRecord) -> None:
+        rates = [rate.rate if rate else float("nan") for rate in (record.clean_accuracy, record.attack_success_rate)]
+        say(f"{settings.name}: trial {record.number} C-Acc {rates[0]:.3f} ASR {rates[1]:.3f}")
+
+    return searching.search(
+        settings,
+        suspect,
+        folder=folder,
+        trials=settings.search.trials,
+        extend=0,
+        executor=executor,
+        on_trial=told,
+        on_progress=None,
+        on_start=None,
+    )
+
+
+def _tuned(settings: StudySettings, suspect: Suspect, found: Study, folder: Path, executor: LocalExecutor) -> Defense:
+    """The candidate's setting, or where nothing meets the gate that of the trial nearest to it."""
+    space = settings.load_space()
+    try:
+        card = selecting.select(settings, suspect, found, folder=folder, executor=executor).card
+    except NothingFeasible:
+        records = [revive(TrialRecord, record) for record in found.records]
+        whole = [r for r in records if r.state == "complete" and not r.collapsed]
+        return space.build(gates.nearest(whole, settings.gate, 1)[0].setting)
+    return space.build(card["setting"])
+
+
+def _subject(defense: Defense, folder: Path, executor: LocalExecutor) -> Subject:
+    """A defense with fresh seeds; the row shows the seed whose ASR on selection is the median."""
+    jobs = [
+        Job(defense=defense, seed=derive(0, "row", i), weights=folder / str(i) / "weights.safetensors")
+        for i in range(SEEDS)
+    ]
+    outcomes = run_kept(jobs, executor)
+    rates = [o.attack_success_rate.rate if o.attack_success_rate else 1.0 for o in outcomes]
+    shown = sorted(range(SEEDS), key=lambda i: rates[i])[SEEDS // 2]
+    return Subject(
+        states=tuple(load_weights(job.weights) for job in jobs if job.weights is not None),
+        shown=shown,
+        setting=describe(defense),
+        training_seconds=outcomes[shown].training_seconds,
+        images=outcomes[shown].images,
+    )
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    """A trial as the results keep it: its setting and its figures on selection."""
+    rates = {name: record[name] and record[name]["rate"] for name in ("clean_accuracy", "attack_success_rate")}
+    drop = record["accuracy_drop"] and record["accuracy_drop"]["value"]
+    return {"setting": record["setting"], **rates, "accuracy_drop": drop, "collapsed": record["collapsed"]}
