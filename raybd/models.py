@@ -1,9 +1,10 @@
 """The model at raybd's door: normalisation inside, head and features by name, built from a name or a factory."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -52,8 +53,20 @@ class Classifier(nn.Module):
             raise BadInput(f"suspect.head: no linear layer '{self.head_name}'{nearest(self.head_name, linear)}")
         return layer
 
+    def replace_head(self, classes: int) -> None:
+        """Put a fresh classification layer, for so many classes, in the place of the old one.
+
+        Raises:
+            BadInput: if there is no such linear layer.
+        """
+        old = self.head
+        parent, _, name = self.head_name.rpartition(".")
+        setattr(self.body.get_submodule(parent), name, nn.Linear(old.in_features, classes))
+
     def features(self, x: Float[Tensor, "n c h w"]) -> Tensor:
-        """Return what the head sees, (n, d)."""
+        """Return what the head sees, (n, d); of a network without a head what it gives."""
+        if not self.head_name:
+            return self(x)  # type: ignore[no-any-return]
         seen: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
@@ -72,7 +85,9 @@ def _last_linear(body: nn.Module) -> str:
 class Architecture:
     """How to build a network: a name of `ARCHITECTURES`, or the user's factory `module:function`.
 
-    A factory's module is a file in `folder`, the study's folder, or belongs to one of `packages`.
+    A factory's module is a file in `folder`, the study's folder, or belongs to one of `packages`. `head_from` says
+    where the classification layer comes from: it is the network's `own`; a `fresh` one takes the place of the one it
+    was trained with, for `upstream_classes`; or it is `added` to a network that gives features; or there is `none`.
     """
 
     classes: int
@@ -84,6 +99,8 @@ class Architecture:
     head: str | None = None
     folder: Path | None = None
     packages: tuple[str, ...] = ()
+    head_from: Literal["own", "fresh", "added", "none"] = "own"
+    upstream_classes: int | None = None
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.factory is None):
@@ -113,12 +130,27 @@ class Architecture:
         """
         with IsolatedRandom(seed):
             body = self._body()
-        if not isinstance(body, nn.Module):
-            raise BadInput(f"suspect.factory: '{self.factory}' must return an nn.Module, got {type(body).__name__}")
-        model = Classifier(body, normalize=self.normalize, head=self.head).eval()
+            if not isinstance(body, nn.Module):
+                raise BadInput(f"suspect.factory: '{self.factory}' must return an nn.Module, got {type(body).__name__}")
+            model = self._with_head(body).eval()
         if self.head is not None:
             _ = model.head
         self._check_output(model)
+        return model
+
+    def _with_head(self, body: nn.Module) -> Classifier:
+        if self.head_from == "added":
+            features = self._output(Classifier(body, normalize=self.normalize).eval())
+            if features.ndim != 2:
+                raise BadInput(
+                    f"suspect: an encoder gives features (n, d), this one gave {tuple(features.shape)}; name the "
+                    "layer to replace as suspect.head if it is a whole classifier"
+                )
+            body = nn.Sequential(OrderedDict(encoder=body, head=nn.Linear(features.shape[1], self.classes)))
+            return Classifier(body, normalize=self.normalize, head="head")
+        model = Classifier(body, normalize=self.normalize, head=self.head)
+        if self.head_from == "fresh":
+            model.replace_head(self.classes)
         return model
 
     def _body(self) -> Any:
@@ -127,7 +159,9 @@ class Architecture:
                 build = load_factory(self.factory, folder=self.folder, packages=self.packages)
                 return build(**self.arguments)
             assert self.name is not None
-            return ARCHITECTURES[self.name](classes=self.classes, channels=self.shape[0], **self.arguments)
+            return ARCHITECTURES[self.name](
+                classes=self.upstream_classes or self.classes, channels=self.shape[0], **self.arguments
+            )
         except BadInput:
             raise
         except Exception as error:  # whatever the user's factory, or torch on odd arguments, raises
@@ -136,18 +170,27 @@ class Architecture:
                 f"model.arguments: {self.factory or self.name} failed on {self.arguments} ({fault})"
             ) from error
 
-    def _check_output(self, model: Classifier) -> None:
-        what = f"images of {self.shape[0]} x {' x '.join(map(str, self.shape[1:]))} (channels, height, width)"
+    @property
+    def _images(self) -> str:
+        return f"images of {self.shape[0]} x {' x '.join(map(str, self.shape[1:]))} (channels, height, width)"
+
+    def _output(self, model: Classifier) -> Tensor:
+        """What the network gives for two blank images."""
         try:
             with torch.inference_mode():
                 output = model.body(model.normalized(torch.zeros(2, *self.shape)))
         except Exception as error:  # whatever the user's network raises
-            raise BadInput(f"suspect: the model cannot take {what}: {type(error).__name__}: {error}") from error
+            fault = f"{type(error).__name__}: {error}"
+            raise BadInput(f"suspect: the model cannot take {self._images}: {fault}") from error
         if not isinstance(output, Tensor):
             raise BadInput(f"suspect: the model gave a {type(output).__name__}, expected one tensor of logits")
-        got = tuple(output.shape)
-        if got != (2, self.classes):
+        return output
+
+    def _check_output(self, model: Classifier) -> None:
+        got = tuple(self._output(model).shape)
+        if self.head_from != "none" and got != (2, self.classes):
+            hint = "" if model.head_name else ". An encoder without a head belongs into scenario: encoder"
             raise BadInput(
-                f"suspect: for two {what} the model gave an output of shape {got}, "
-                f"expected (2, {self.classes}): one logit per class"
+                f"suspect: for two {self._images} the model gave an output of shape {got}, "
+                f"expected (2, {self.classes}): one logit per class{hint}"
             )

@@ -15,8 +15,19 @@ from raybd.registry import BadInput
 from raybd.search.opening import JOURNAL
 from raybd.search.records import OnProgress, OnStart, OnTrial
 from raybd.settings import StudySettings
-from raybd.stages import assessing, execution, preparation, promoting, recording, reporting, searching, selecting
+from raybd.stages import (
+    assessing,
+    execution,
+    preparation,
+    promoting,
+    recording,
+    reporting,
+    searching,
+    selecting,
+    suspects,
+)
 from raybd.stages.run_folder import RunFolder
+from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
 
@@ -24,15 +35,18 @@ RUNS = Path("runs")
 OnStage = Callable[[str], None]
 
 
-def inject(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
+def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Train a suspect with a backdoor of our own, and its never-poisoned twin, into `runs/NAME/inject`.
+
+    `on_training` is told of each stretch of each training.
 
     Raises:
         BadInput: if the study adopts a suspect, or its attack does not count as one.
     """
     if not settings.injects:
         raise BadInput("inject: this study brings its own suspect; use `raybd adopt`")
-    suspect = preparation.injected(settings, preparation.bench(settings))
+    ready = preparation.bench(settings)
+    suspect = suspects.injected(settings, ready, suspects.workshop(settings, ready, on_training))
     return _settled(settings, suspect, "inject", runs)
 
 
@@ -47,7 +61,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
     ready = preparation.bench(settings)
     with tempfile.TemporaryDirectory() as scratch:
         weights, origin = preparation.weights_file(settings, Path(scratch))
-        suspect = preparation.adopted(settings, ready, weights, origin)
+        suspect = suspects.adopted(settings, ready, weights, origin)
     return _settled(settings, suspect, "adopt", runs)
 
 
@@ -244,7 +258,7 @@ def validate(settings: StudySettings) -> dict[str, Any]:
     if settings.suspect is not None:
         with tempfile.TemporaryDirectory() as scratch:
             weights, origin = preparation.weights_file(settings, Path(scratch))
-            suspect = preparation.adopted(settings, ready, weights, origin)
+            suspect = suspects.adopted(settings, ready, weights, origin)
         return preparation.overview(settings, ready, origin, suspect.facts.get("warnings", ()))
     return preparation.overview(settings, ready, origin)
 
@@ -265,7 +279,7 @@ def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
     """The run folder of a study and the suspect in it."""
     folder = RunFolder.open(settings, runs, create=False)
     home = folder.suspect
-    return folder, Suspect.load(home, preparation.bench(settings))
+    return folder, Suspect.load(home, preparation.bench(settings, home))
 
 
 def _done(settings: StudySettings, runs: Path, word: str) -> bool:

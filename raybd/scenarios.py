@@ -1,11 +1,22 @@
-"""How a victim comes to its backdoored model, what the defender may train, and which model is the reference."""
+"""How a victim comes to its backdoored model, what it is worth there, and which model is the reference."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, final
 
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from raybd import seeds
 from raybd.attacks import Attack, Planted, Workshop
-from raybd.models import Classifier
+from raybd.data import Augment, DefenderView, ImageSet
+from raybd.defenses import Defense, FineTuning
+from raybd.models import Architecture, Classifier
+from raybd.registry import BadInput
+from raybd.simclr import SimCLR
+from raybd.training import Compute, Recipe, finished, predict
+from raybd.triggers import Trigger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +31,63 @@ class Victim:
 class Scenario(ABC):
     """A way a backdoored model reaches its user.
 
-    `trainable` says what the defender may train; `reference` which model the user would ship without a defense.
+    Attributes:
+        downstream: whether the user puts the model under a task of their own, with a fresh head. Every defense then
+            begins with the model as it came and that head, and is the step the user needs anyway.
+        reference: how the model is made that the user would ship without a defense; None where it is the suspect.
+        reference_words: the same in words.
+        recipe: how a model is trained from scratch here.
     """
 
     kind: ClassVar[str]
-    trainable: ClassVar[Literal["whole", "head"]]
-    reference: ClassVar[str]
+    downstream: ClassVar[bool]
+    reference: ClassVar[Defense | None]
+    reference_words: ClassVar[str]
+    recipe: ClassVar[type[Any]] = Recipe
 
-    @abstractmethod
+    @final
+    def check(self, attack: Attack) -> None:
+        """Raise BadInput unless `attack` can be planted in this scenario."""
+        if self.kind not in attack.scenarios:
+            raise BadInput(
+                f"attack.kind: {attack.kind} cannot be planted in scenario {self.kind}, "
+                f"only in {' and '.join(attack.scenarios)}"
+            )
+
+    @final
     def build(self, attack: Attack, workshop: Workshop, *, seed: int) -> Victim:
-        """Return a victim of `attack`."""
+        """Return a victim of `attack`, on the task of the attacker's images.
+
+        Raises:
+            BadInput: if the attack cannot be planted here, or not on these images.
+        """
+        self.check(attack)
+        planted = attack.plant(workshop, seed=seed)
+        return Victim(planted=planted, twin=workshop.twin(seed))
+
+    @final
+    def shipped(
+        self,
+        model: Classifier,
+        clean_set: ImageSet,
+        architecture: Architecture,
+        *,
+        augment: Augment,
+        compute: Compute,
+        seed: int,
+    ) -> Classifier:
+        """Return what the user would ship of `model`, which is changed: itself, or fine-tuned on the user's task."""
+        if self.reference is None:
+            return model
+        view = DefenderView(
+            model=model,
+            fresh_model=architecture.build,
+            clean_set=clean_set,
+            training_set=None,
+            augment=augment,
+        )
+        finished(self.reference.sanitize(view, compute=compute, seed=seed, subset_seed=seed))
+        return model.eval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +95,66 @@ class Standalone(Scenario):
     """The backdoored classifier is deployed as it is; the reference is the suspect itself."""
 
     kind: ClassVar[str] = "standalone"
-    trainable: ClassVar[Literal["whole", "head"]] = "whole"
-    reference: ClassVar[str] = "suspect"
+    downstream: ClassVar[bool] = False
+    reference: ClassVar[Defense | None] = None
+    reference_words: ClassVar[str] = "the suspect as it came"
 
-    def build(self, attack: Attack, workshop: Workshop, *, seed: int) -> Victim:
-        """Plant the backdoor, and train the twin on the same images without poison."""
-        planted = attack.plant(workshop, seed=seed)
-        return Victim(planted=planted, twin=workshop.twin(seed))
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Scenario):
+    """A backdoored classifier is fine-tuned on another task; the reference is the whole model, fine-tuned as usual."""
+
+    kind: ClassVar[str] = "transfer"
+    downstream: ClassVar[bool] = True
+    reference: ClassVar[Defense | None] = FineTuning()
+    reference_words: ClassVar[str] = "the whole model, fine-tuned on the user's task as usual"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Scenario):
+    """A backdoored self-supervised encoder gets a head; the reference is the frozen encoder with a trained head."""
+
+    kind: ClassVar[str] = "encoder"
+    downstream: ClassVar[bool] = True
+    reference: ClassVar[Defense | None] = FineTuning(scope="head")
+    reference_words: ClassVar[str] = "the frozen encoder with a head trained on the user's task"
+    recipe: ClassVar[type[Any]] = SimCLR
 
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "standalone": Standalone,
+    "transfer": Transfer,
+    "encoder": Encoder,
 }
+
+
+def transplanted(model: Classifier, architecture: Architecture, *, seed: int) -> Classifier:
+    """Return a classifier for the user's task: everything of `model` but its head, and a fresh head.
+
+    Raises:
+        BadInput: if the two networks differ in more than the head.
+    """
+    moved = architecture.build(seeds.derive(seed, "head"))
+    prefix = "encoder." if architecture.head_from == "added" else ""
+    given = {f"{prefix}{name}": tensor for name, tensor in model.body.state_dict().items()}
+    own = moved.body.state_dict()
+    head = {f"{moved.head_name}.{name}" for name in moved.head.state_dict()}
+    differing = [n for n in own if n not in head and (n not in given or given[n].shape != own[n].shape)]
+    if differing:
+        raise BadInput(f"suspect: the network and the one it was trained as differ beyond the head, in {differing[0]}")
+    moved.body.load_state_dict({name: own[name] if name in head else given[name] for name in own})
+    return moved
+
+
+def pulled_label(model: Classifier, images: ImageSet, trigger: Trigger, compute: Compute) -> int:
+    """Return the label whose share of the model's answers the trigger raises most: what it pulls to on this task.
+
+    Labels count by their mean probability, which says more than answers do where few change.
+    """
+    clean = _probabilities(model, images.images, compute)
+    triggered = _probabilities(model, trigger.apply(images.images), compute)
+    return int((triggered - clean).argmax())
+
+
+def _probabilities(model: Classifier, images: Tensor, compute: Compute) -> Float32[Tensor, " classes"]:
+    return torch.softmax(predict(model, images, compute), dim=1).mean(dim=0)

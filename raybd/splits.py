@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -71,7 +72,12 @@ class Splits:
 
 
 def split(
-    source: Source, plan: SplitPlan, *, seed: int, folder: Path = Path(), trained_elsewhere: bool = False
+    source: Source,
+    plan: SplitPlan,
+    *,
+    seed: int,
+    folder: Path = Path(),
+    trained_on: Literal["train", "unknown", "other"] = "train",
 ) -> Splits:
     """Divide `source` by `plan`: stratified draws, the same for the same seed.
 
@@ -80,8 +86,9 @@ def split(
         plan: which split comes from where.
         seed: the study's split seed.
         folder: the study's folder, from which the plan's files count.
-        trained_elsewhere: the suspect was trained before this split was drawn (adopted, not injected) and may
-            have seen any image of the train part; adds the warnings that follow from it.
+        trained_on: what the suspect is trained on: what is left of train (injected); nobody knows what, so perhaps
+            any image of the train part, which adds the warnings that follow from it (adopted); or the images of
+            another task.
 
     Raises:
         BadInput: if a split is empty, is larger than what is there or would overlap another, or if the clean
@@ -96,8 +103,8 @@ def split(
         sets[name], indices[name] = _from_file(name, part, source, seed, folder)
     if plan.members is not None and plan.members.origin == "train":
         sets["members"], indices["members"] = _members_of_train(source, cuts["train"][1], plan.members, seed)
-    _refuse_useless(sets, trained_elsewhere)
-    warnings = _from_train_warnings(parts) if trained_elsewhere else []
+    _refuse_useless(sets, needs_train=trained_on == "train")
+    warnings = _from_train_warnings(parts) if trained_on == "unknown" else []
     warnings += _duplicates(sets, indices, files)
     members = sets.pop("members", None)
     return Splits(**sets, members=members, indices=indices, warnings=tuple(warnings))
@@ -223,11 +230,11 @@ def _members_of_train(source: Source, left: Tensor, part: Part, seed: int) -> tu
     return source.train.subset(taken), taken.tolist()
 
 
-def _refuse_useless(sets: Mapping[str, ImageSet], trained_elsewhere: bool) -> None:
+def _refuse_useless(sets: Mapping[str, ImageSet], *, needs_train: bool) -> None:
     kinds = sets["clean_set"].labels.bincount().nonzero().flatten().tolist()
     if len(kinds) < 2:
         raise BadInput(f"data.clean_set: all {len(sets['clean_set'])} images have label {kinds[0]}")
-    if not trained_elsewhere and not len(sets["train"]):
+    if needs_train and not len(sets["train"]):
         raise BadInput("data: the other splits take all of train; nothing is left to train the suspect on")
 
 

@@ -18,10 +18,10 @@ def bench() -> Workshop:
 
 @pytest.mark.parametrize("kind", SCENARIOS)
 class TestContract:
-    def test_it_says_what_the_defender_may_train_and_what_the_user_would_ship(self, kind: str) -> None:
+    def test_it_says_what_the_user_would_ship(self, kind: str) -> None:
         assert kind == SCENARIOS[kind].kind
-        assert SCENARIOS[kind].trainable in {"whole", "head"}
-        assert SCENARIOS[kind].reference
+        assert SCENARIOS[kind].reference_words
+        assert SCENARIOS[kind].downstream == (SCENARIOS[kind].reference is not None)
 
     def test_victim_and_twin_repeat_by_seed(self, kind: str) -> None:
         victims = [SCENARIOS[kind]().build(BadNets(target_label=0), bench(), seed=s) for s in (0, 0, 1)]

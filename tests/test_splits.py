@@ -99,9 +99,9 @@ def test_the_same_seed_gives_the_same_splits_and_another_seed_gives_others():
 
 
 def test_a_size_can_be_left_out_to_take_what_the_others_leave():
-    splits = split(source(), plan(("train", None), ("test", None), ("test", 25)), seed=0, trained_elsewhere=True)
+    splits = split(source(), plan(("train", None), ("test", None), ("test", 25)), seed=0, trained_on="unknown")
     assert [len(getattr(splits, name)) for name in NAMES] == [0, 100, 35, 25]
-    shared = split(source(), plan(("train", None), ("train", 10)), seed=0, trained_elsewhere=True)
+    shared = split(source(), plan(("train", None), ("train", 10)), seed=0, trained_on="unknown")
     assert [len(getattr(shared, name)) for name in NAMES] == [0, 90, 10, 60]
 
 
@@ -147,7 +147,7 @@ def test_members_must_exist_apart_from_the_clean_set(tmp_path):
     with pytest.raises(BadInput, match=r"data.members: expected 1 to 60 images .*got 61"):
         split(source(), plan(members=("train", 61)), seed=0)
     with pytest.raises(BadInput, match=r"data.members: expected 1 to 0 images"):
-        split(source(), plan(("train", None), members=("train", None)), seed=0, trained_elsewhere=True)
+        split(source(), plan(("train", None), members=("train", None)), seed=0, trained_on="unknown")
     whole = source()
     clean = split(whole, plan(), seed=0).clean_set
     save(tmp_path / "m.npz", clean)
@@ -207,7 +207,7 @@ def test_selection_or_test_from_train_is_a_warning_when_the_suspect_was_trained_
     whole = source(test=0)
     wanted = plan(selection=("train", 20), test=("train", 30))
     assert split(whole, wanted, seed=0).warnings == ()
-    warnings = split(whole, wanted, seed=0, trained_elsewhere=True).warnings
+    warnings = split(whole, wanted, seed=0, trained_on="unknown").warnings
     assert [warning.split(":")[0] for warning in warnings] == [
         "selection is cut from train",
         "test is cut from train",

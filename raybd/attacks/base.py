@@ -59,7 +59,7 @@ class Workshop:
     augment: Augment
     compute: Compute
     references: ImageSet | None = None
-    on_progress: Callable[[str, Epoch], None] = lambda word, epoch: None
+    on_progress: Callable[[str, Epoch], None] | None = None
     twins: dict[int, Classifier] = field(default_factory=dict, repr=False, compare=False)
 
     def trained(self, data: ImageSet, *, seed: int, word: str) -> tuple[Classifier, Epoch]:
@@ -77,7 +77,8 @@ class Workshop:
     def told(self, epochs: Any, word: str) -> Any:
         """Pass `epochs` on, telling `on_progress` of each."""
         for epoch in epochs:
-            self.on_progress(word, epoch)
+            if self.on_progress is not None:
+                self.on_progress(word, epoch)
             yield epoch
 
     def twin(self, seed: int) -> Classifier:
@@ -94,9 +95,13 @@ class Workshop:
 class Attack(ABC):
     """A way to give a model a backdoor. A subclass writes only `run` and `trigger`.
 
-    `goal` and `target_label` are what the backdoor is for, see `Trigger`. `scenarios` are those it can be planted in,
-    `goals` those it can serve; `target_of` says whose labels `target_label` counts: those of the task the model is
-    trained on, or of the victim's own.
+    `goal` and `target_label` are what the backdoor is for, see `Trigger`.
+
+    Attributes:
+        scenarios: those it can be planted in.
+        goals: those it can serve.
+        target_of: whose labels `target_label` counts: those of the task the model is trained on, or of the victim's.
+        makes_images: whether a training makes the poisoned images, which can then not be made again from the fields.
     """
 
     kind: ClassVar[str]
@@ -104,6 +109,7 @@ class Attack(ABC):
     scenarios: ClassVar[tuple[str, ...]] = ("standalone", "transfer")
     goals: ClassVar[tuple[Goal, ...]] = ("all_to_one", "all_to_all")
     target_of: ClassVar[Literal["training", "victim"]] = "training"
+    makes_images: ClassVar[bool] = False
     target_label: int | None = None
     goal: Goal = "all_to_one"
 

@@ -54,6 +54,12 @@ def plain(cls: type[Any]) -> Callable[[Any, ValidationInfo], Any]:
     return validate
 
 
+def training(value: Any, info: ValidationInfo) -> Any:
+    """Return the recipe, of the kind that the study's scenario trains by, or None."""
+    scenario = SCENARIOS.get(str(info.data.get("scenario")))
+    return None if value is None or scenario is None else construct(scenario.recipe, value, where="training")
+
+
 def known_scenario(name: str) -> str:
     """Return `name` if there is such a scenario."""
     if name not in SCENARIOS:

@@ -94,6 +94,20 @@ class DataSettings(Section):
         return SplitPlan(**{name: part and part.part() for name, part in parts.items()})
 
 
+class UpstreamSettings(Section):
+    """The task a model of scenario transfer or encoder was trained on, before its user put it under `data`.
+
+    Where raybd plants the backdoor, `source` names the attacker's images (its train part, or `images` of them) as
+    `data.source` does. Of a model from outside only `classes` is needed, and only where the network is one of raybd's.
+    """
+
+    source: str | None = None
+    root: str | None = None
+    size: Annotated[Whole, Field(ge=1)] | None = None
+    classes: Annotated[Whole, Field(ge=2)] | None = None
+    images: Annotated[Whole, Field(ge=2)] | None = None
+
+
 class SearchSettings(Section):
     """How many settings to try, who proposes them, and what accuracy they may cost on the selection split.
 

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, PrivateAttr, Strict, model_validator
 
-from raybd.attacks import Attack
+from raybd.attacks import Attack, Training
 from raybd.data import Augment, Source, load_source
 from raybd.gate import Gate
 from raybd.models import Architecture
 from raybd.registry import BadInput, as_json, digest_of
+from raybd.scenarios import SCENARIOS, Scenario
 from raybd.search.space import Space
 from raybd.settings import components
 from raybd.settings.sections import (
@@ -21,9 +22,9 @@ from raybd.settings.sections import (
     Section,
     SuspectSettings,
     TrackingSettings,
+    UpstreamSettings,
 )
 from raybd.tracking import plain_name
-from raybd.training import Recipe
 from raybd.triggers import Trigger
 
 TriggerKnowledge = Literal["planted", "given", "none"]
@@ -33,7 +34,8 @@ Reference = Annotated[str, AfterValidator(components.known_reference)]
 class StudySettings(Section):
     """All that a study asks for; `load_study` makes one from a file, `parse_study` from a mapping.
 
-    A study either adopts a suspect (`suspect`, `trigger`) or injects one (`model`, `attack`, `training`).
+    A study either adopts a suspect (`suspect`, `trigger`) or injects one (`model`, `attack`, `training`). In the
+    scenarios transfer and encoder `upstream` is the task that model comes from, and `data` the user's own.
     """
 
     name: Annotated[str, AfterValidator(plain_name)]
@@ -41,7 +43,8 @@ class StudySettings(Section):
     suspect: SuspectSettings | None = None
     model: ModelSettings | None = None
     attack: Annotated[Attack | None, PlainValidator(components.attack), PlainSerializer(components.described)] = None
-    training: Annotated[Recipe | None, PlainValidator(components.plain(Recipe)), PlainSerializer(as_json)] = None
+    training: Annotated[Training | None, PlainValidator(components.training), PlainSerializer(as_json)] = None
+    upstream: UpstreamSettings | None = None
     data: DataSettings
     augment: Annotated[Augment, PlainValidator(components.plain(Augment)), PlainSerializer(as_json)] = Augment()
     trigger: Annotated[
@@ -67,7 +70,7 @@ class StudySettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        faults = [*_form_faults(self), *_members_faults(self)]
+        faults = [*_form_faults(self), *_members_faults(self), *_scenario_faults(self)]
         if faults:
             raise BadInput("\n".join(faults))
         return self
@@ -95,15 +98,25 @@ class StudySettings(Section):
         return "none" if self.trigger == "unknown" else "given"
 
     @property
+    def victim(self) -> Scenario:
+        """The scenario: how the model reaches its user."""
+        return SCENARIOS[self.scenario]()
+
+    @property
     def model_name(self) -> str:
         """The name under which the sanitized model is registered."""
         return self.tracking.model_name or self.name
 
-    def architecture(self, classes: int, shape: tuple[int, ...]) -> Architecture:
-        """Return the network to build, for `classes` and images of `shape` (c, h, w)."""
+    def architecture(self, classes: int, shape: tuple[int, ...], *, upstream: int | None = None) -> Architecture:
+        """Return the network to build, for `classes` of the user's task and images of `shape` (c, h, w).
+
+        `upstream` is the number of classes it was trained for, where that was another task.
+        """
         chosen = self.suspect or self.model
         assert chosen is not None
         return Architecture(
+            head_from=self._head_from(chosen),
+            upstream_classes=upstream,
             classes=classes,
             shape=shape,
             name=chosen.name,
@@ -114,6 +127,20 @@ class StudySettings(Section):
             folder=self.folder,
             packages=self.packages,
         )
+
+    def _head_from(self, chosen: ModelSettings) -> Literal["own", "fresh", "added"]:
+        if not self.victim.downstream:
+            return "own"
+        features = self.scenario == "encoder" and chosen.factory is not None and chosen.head is None
+        return "added" if features else "fresh"
+
+    def upstream_source(self) -> Source:
+        """Load the data set that a planted model of another task is trained on; BadInput where it is unusable."""
+        up = self.upstream
+        assert up is not None
+        assert up.source is not None
+        root = None if up.root is None else Path(up.root)
+        return load_source(up.source, root=root, folder=self.folder, classes=up.classes, size=up.size)
 
     def source(self) -> Source:
         """Load the data set; raises BadInput where it is missing or unusable."""
@@ -156,8 +183,33 @@ def _form_faults(study: StudySettings) -> Iterator[str]:
             yield "data.members: not with 'attack'; when raybd trains the suspect it knows the members"
 
 
+def _scenario_faults(study: StudySettings) -> Iterator[str]:
+    """What does not go together with the study's scenario."""
+    scenario, upstream = study.victim, study.upstream
+    if study.attack is not None:
+        try:
+            scenario.check(study.attack)
+        except BadInput as error:
+            yield str(error)
+    if not scenario.downstream:
+        if upstream is not None:
+            yield f"upstream: not in scenario {study.scenario}, whose model stays at its task"
+        if isinstance(study.trigger, Trigger) and not study.trigger.aimed:
+            yield "trigger.target_label: missing"
+        return
+    if study.injects and (upstream is None or upstream.source is None):
+        yield f"upstream.source: missing; scenario {study.scenario} plants the backdoor on another task's images"
+    if not study.injects and upstream is not None and upstream.source is not None:
+        yield "upstream.source: not with 'suspect', which was trained elsewhere; only 'classes' is of use"
+    if study.suspect is not None and study.suspect.name is not None and (upstream is None or upstream.classes is None):
+        yield f"upstream.classes: missing; how many did {study.suspect.name} have when it was trained?"
+    if study.gate.max_membership_auc_rise is not None:
+        yield "gate.max_membership_auc_rise: the suspect's members are images of another task; set this limit to null"
+
+
 def _members_faults(study: StudySettings) -> Iterator[str]:
-    if study.gate.max_membership_auc_rise is not None and not study.injects and study.data.members is None:
+    known = study.injects or study.victim.downstream or study.data.members is not None
+    if study.gate.max_membership_auc_rise is not None and not known:
         yield (
             f"gate.max_membership_auc_rise: got {study.gate.max_membership_auc_rise}, but data.members is "
             "null, so nothing can be measured; name the members, or set this limit to null"

@@ -58,7 +58,7 @@ def assess(
     """
     defense = build(DEFENSES, candidate.card["defense"], where="select/card.json")
     defenses: dict[str, Defense] = {name: reference(name) for name in references}
-    subjects = {"suspect": Subject(states=(suspect.state,)), "candidate": _candidate_subject(candidate)}
+    subjects = {"suspect": Subject(states=(suspect.shipped,)), "candidate": _candidate_subject(candidate)}
     subjects |= _run_references(defenses, candidate.card["seeds"], folder / "references", executor)
     twin = {} if suspect.twin is None else {"never_poisoned": Subject(states=(suspect.twin,))}
     same_images = _same_images(defense, defenses, subjects, candidate, folder, executor)

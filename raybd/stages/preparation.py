@@ -1,36 +1,32 @@
 """From settings to live objects: the bench every stage works at, and the suspect that lies on it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raybd.artifacts import Bench, Suspect
-from raybd.attacks import Workshop
+from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
-from raybd.evaluation.twin import check_twin
 from raybd.models import Architecture
-from raybd.registry import BadInput, as_json, describe
-from raybd.scenarios import SCENARIOS
+from raybd.registry import BadInput, describe, read_json
 from raybd.search.view import SearchView
-from raybd.seeds import derive
 from raybd.settings import StudySettings
-from raybd.tracking import Untraceable, check_traceable, fetch
+from raybd.suspect import planted_trigger
+from raybd.tracking import fetch
 from raybd.training import Compute
 from raybd.triggers import Trigger
-from raybd.weights import load_into, load_weights, state_of
 
 EXAMPLES = 2
-WEAK_BACKDOOR = 0.9
-"""Under this ASR a trigger is reported as weak on its suspect: removing what hardly works proves little."""
 
 
-def bench(settings: StudySettings) -> Bench:
+def bench(settings: StudySettings, home: Path | None = None) -> Bench:
     """Load and split the data and decide on architecture, trigger and compute.
+
+    `home` is the folder of the suspect, once there is one: a trigger that was learnt lies there, and what it pulls to
+    on the user's own task.
 
     Raises:
         BadInput: whatever of it the user got wrong.
@@ -41,11 +37,11 @@ def bench(settings: StudySettings) -> Bench:
         settings.data.plan(),
         seed=settings.data.seed,
         folder=settings.folder,
-        trained_elsewhere=not settings.injects,
+        trained_on=_trained_on(settings),
     )
     shape, classes = splits.clean_set.shape, splits.clean_set.classes
-    trigger = _trigger(settings)
-    if trigger is not None:
+    trigger = _trigger(settings, home)
+    if trigger is not None and trigger.aimed:
         trigger.check(shape, classes)
     resources = settings.resources
     compute = Compute.detect(
@@ -53,7 +49,7 @@ def bench(settings: StudySettings) -> Bench:
     )
     compute.apply()
     return Bench(
-        architecture=settings.architecture(classes, shape),
+        architecture=settings.architecture(classes, shape, upstream=_upstream_classes(settings)),
         splits=splits,
         trigger=trigger,
         augment=settings.augment,
@@ -62,87 +58,30 @@ def bench(settings: StudySettings) -> Bench:
     )
 
 
-def _trigger(settings: StudySettings) -> Trigger | None:
-    if settings.attack is not None:
-        return settings.attack.trigger()
-    return settings.trigger if isinstance(settings.trigger, Trigger) else None
+def _trained_on(settings: StudySettings) -> Literal["train", "unknown", "other"]:
+    if settings.victim.downstream:
+        return "other"
+    return "train" if settings.injects else "unknown"
 
 
-def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -> Suspect:
-    """Return the user's own model as a suspect; `origin` says in words where the weights came from.
-
-    Raises:
-        BadInput: if the weights cannot be read safely or do not fit the architecture.
-    """
-    assert settings.suspect is not None
-    model = ready.architecture.build(0)
-    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
-    suspect = Suspect(
-        how="adopt",
-        bench=ready,
-        state=state_of(model),
-        knowledge=settings.trigger_knowledge,
-        facts={"origin": origin},
-    )
-    return _with_warnings(suspect)
+def _upstream_classes(settings: StudySettings) -> int | None:
+    """How many classes the network was trained for, where that was another task than the user's."""
+    if not settings.victim.downstream or settings.upstream is None:
+        return None
+    if settings.upstream.classes is None and settings.injects:
+        return settings.upstream_source().train.classes
+    return settings.upstream.classes
 
 
-def workshop(settings: StudySettings, ready: Bench) -> Workshop:
-    """Return what the study's attacker works with."""
-    assert settings.training is not None
-    return Workshop(
-        train=ready.splits.train,
-        fresh_model=ready.architecture.build,
-        recipe=settings.training,
-        augment=ready.augment,
-        compute=ready.compute,
-    )
-
-
-def injection_seed(settings: StudySettings) -> int:
-    """Return the seed of the attack, and so of the never-poisoned twin."""
-    return derive(settings.data.seed, "inject")
-
-
-def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = None) -> Suspect:
-    """Plant the study's backdoor and train the never-poisoned twin; `attacker` is by default the study's own.
-
-    Raises:
-        BadInput: if the twin obeys the trigger too, so that it is no backdoor.
-    """
-    assert settings.attack is not None
-    scenario = SCENARIOS[settings.scenario]()
-    victim = scenario.build(settings.attack, attacker or workshop(settings, ready), seed=injection_seed(settings))
-    check = check_twin(victim.twin, ready.splits.selection, victim.planted.trigger, ready.compute)
-    if not check.passed:
-        raise BadInput(
-            f"attack: this trigger is no backdoor: a model that never saw poison gives the goal label to "
-            f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
-        )
-    facts: dict[str, Any] = {
-        "attack": describe(settings.attack),
-        "training": as_json(settings.training),
-        "twin": as_json(check),
-        "training_seconds": victim.planted.last.seconds,
-    }
-    return _with_warnings(Suspect.from_victim(victim, ready, facts))
-
-
-def _with_warnings(suspect: Suspect) -> Suspect:
-    """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
-    ready, found = suspect.bench, []
-    if ready.trigger is not None:
-        rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
-        if rate.rate < WEAK_BACKDOOR:
-            found.append(
-                f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
-                "not be what the model was backdoored with, and removing what hardly works proves little"
-            )
-    try:
-        check_traceable(suspect.model(), example_images(ready))
-    except Untraceable as error:
-        found.append(f"this model can be searched and assessed, but not registered: {error}")
-    return replace(suspect, facts={**suspect.facts, "warnings": found}) if found else suspect
+def _trigger(settings: StudySettings, home: Path | None) -> Trigger | None:
+    """The study's trigger; from the suspect's folder what only the attack could know."""
+    if settings.attack is None:
+        trigger = settings.trigger if isinstance(settings.trigger, Trigger) else None
+    else:
+        trigger = settings.attack.trigger() or (None if home is None else planted_trigger(home))
+    if trigger is None or home is None or not settings.victim.downstream:
+        return trigger
+    return trigger.aimed_at(int(read_json(home / CARD)["trigger"]["target_label"]))
 
 
 def example_images(ready: Bench) -> NDArray[np.float32]:

@@ -1,5 +1,11 @@
 """What an attacker does to an image at test time: one file each; this is the table."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from raybd.registry import BadInput, build
 from raybd.triggers.additive import Additive
 from raybd.triggers.base import Goal, Trigger, check_goal
 from raybd.triggers.blended import Blended
@@ -12,4 +18,17 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "additive": Additive,
 }
 
-__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "Patch", "Trigger", "check_goal"]
+
+def learnt(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str) -> Learned:
+    """Return the learned trigger with the YAML keys `fields` and these tensors.
+
+    Raises:
+        BadInput: if it is of no kind that is learnt, or the tensors are not its own; `where` names it.
+    """
+    trigger = build(TRIGGERS, fields, where=where)
+    if not isinstance(trigger, Learned):
+        raise BadInput(f"{where}.kind: '{trigger.kind}' is not learnt")
+    return trigger.with_tensors(tensors)
+
+
+__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "Patch", "Trigger", "check_goal", "learnt"]

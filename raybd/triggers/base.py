@@ -45,13 +45,18 @@ class Trigger(ABC):
         assert self.target_label is not None  # `check` has refused it
         return torch.full_like(labels, self.target_label)
 
-    def aimed_at(self, label: int) -> Self:
-        """Return this trigger with another target: what it pulls to on another task."""
+    @property
+    def aimed(self) -> bool:
+        """Whether it is known what the trigger is for."""
+        return self.goal == "all_to_all" or self.target_label is not None
+
+    def aimed_at(self, label: int | None) -> Self:
+        """Return this trigger with another target: what it pulls to on another task, None while that is unknown."""
         return replace(self, target_label=label, goal="all_to_one")
 
     def check(self, shape: tuple[int, int, int], classes: int) -> None:
         """Raise BadInput unless the trigger fits images of `shape` and its target is one of `classes`."""
-        if self.goal == "all_to_one" and self.target_label is None:
+        if not self.aimed:
             raise BadInput(f"trigger.target_label: missing; expected 0 to {classes - 1}")
         if self.target_label is not None and not 0 <= self.target_label < classes:
             raise BadInput(f"trigger.target_label: expected 0 to {classes - 1}, got {self.target_label}")

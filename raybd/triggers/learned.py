@@ -1,7 +1,7 @@
 """Triggers that were learnt: their tensors travel with them and lie beside the suspect as safetensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,11 +31,15 @@ class Learned(Trigger):
     @classmethod
     def learnt(cls, tensors: Mapping[str, Tensor], **fields: Any) -> Self:
         """Return the trigger that consists of `tensors`."""
-        trigger = cls(**fields)
-        object.__setattr__(trigger, "tensors", trigger._checked(tensors))
+        return cls(**fields).with_tensors(tensors)
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """Return this trigger with `tensors` in place of its own."""
+        trigger = replace(self, weights=None)
+        object.__setattr__(trigger, "tensors", self._checked(tensors))
         return trigger
 
-    def aimed_at(self, label: int) -> Self:
+    def aimed_at(self, label: int | None) -> Self:
         """See `Trigger.aimed_at`; the tensors stay."""
         aimed = super().aimed_at(label)
         object.__setattr__(aimed, "tensors", self.tensors)

@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 def measure(data: str, attack: str, options: argparse.Namespace) -> None:
     """Do what is left of one cell."""
-    settings = cells.study(data, attack, options.work / "images", epochs=options.epochs, trials=options.trials)
+    settings = cells.study(data, attack, options.work / "images", trials=options.trials)
     home, file = options.work / data / attack, RESULTS / data / f"{attack}.json"
     card = read_json(file) if file.is_file() else {"environment": environment(), "study": settings.resolved()}
     try:
@@ -77,7 +77,6 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--images", type=Path, required=True, help="the whole data set as an .npz")
     parser.add_argument("--attacks", nargs="+", choices=cells.ATTACKS, default=list(cells.ATTACKS))
-    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--plant-only", action="store_true", help="undefended figures only")
     options = parser.parse_args()

@@ -20,7 +20,8 @@ from raybd.registry import read_json, write_json
 from raybd.search.view import SearchView
 from raybd.seeds import derive
 from raybd.settings import StudySettings, load_study
-from raybd.stages.preparation import adopted, bench, injected, search_view
+from raybd.stages.preparation import bench, search_view
+from raybd.stages.suspects import adopted, injected
 from tests.benchmarks import third_party
 from tests.benchmarks.record_trials import SUSPECTS, settings_over, study_of
 

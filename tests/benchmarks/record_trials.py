@@ -32,8 +32,9 @@ from raybd.search.trial import attempt, drain
 from raybd.search.view import SearchView
 from raybd.seeds import derive
 from raybd.settings import StudySettings, load_study, parse_study
-from raybd.stages.preparation import bench, injected, search_view
+from raybd.stages.preparation import bench, search_view
 from raybd.stages.run_folder import environment
+from raybd.stages.suspects import injected
 from raybd.training import Epoch
 
 TABLES = Path(__file__).parent / "results" / "trials"

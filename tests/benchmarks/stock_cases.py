@@ -20,7 +20,7 @@ from raybd.evaluation.metrics import read
 from raybd.registry import BadInput, describe
 from raybd.search.space import Space
 from raybd.settings import StudySettings, load_study, parse_study
-from raybd.stages import preparation
+from raybd.stages import preparation, suspects
 from raybd.triggers import Patch, Trigger
 from raybd.yaml_file import read_yaml
 from tests.benchmarks import third_party
@@ -79,7 +79,7 @@ class Case:
         settings = self.settings("stock", trials=1, seed=0, workers=1, precision="fp32")
         assert settings.suspect is not None
         bench = preparation.bench(settings)
-        suspect = preparation.adopted(settings, bench, self.folder / settings.suspect.weights, "")
+        suspect = suspects.adopted(settings, bench, self.folder / settings.suspect.weights, "")
         model = suspect.model()
         splits = bench.splits
         problem = Problem(

@@ -1,0 +1,201 @@
+"""How a study comes to its suspect: adopted or injected, and in transfer and encoder moved to the user's task."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raybd.artifacts import Bench, Suspect
+from raybd.attacks import Workshop
+from raybd.data import ImageSet, Source, stratified_order
+from raybd.evaluation.metrics import read
+from raybd.evaluation.twin import check_twin
+from raybd.models import Architecture, Classifier
+from raybd.registry import BadInput, as_json, describe
+from raybd.scenarios import Victim, pulled_label, transplanted
+from raybd.seeds import derive
+from raybd.settings import StudySettings
+from raybd.stages.preparation import example_images
+from raybd.tracking import Untraceable, check_traceable
+from raybd.training import Epoch
+from raybd.triggers import Trigger
+from raybd.weights import load_into, load_weights, state_of
+
+OnTraining = Callable[[str, Epoch], None]
+"""Told after each stretch of a training, with a word on which training it is."""
+WEAK_BACKDOOR = 0.9
+"""Under this ASR a trigger is reported as weak on its suspect: removing what hardly works proves little."""
+UPSTREAM_TEST = 2000
+"""So many test images of another task show what a planted model does there."""
+
+
+def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -> Suspect:
+    """Return the user's own model as a suspect; `origin` says in words where the weights came from.
+
+    Raises:
+        BadInput: if the weights cannot be read safely or do not fit the architecture.
+    """
+    assert settings.suspect is not None
+    model = upstream_architecture(settings, ready).build(0)
+    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    suspect = Suspect(
+        how="adopt",
+        bench=ready,
+        state=state_of(model),
+        knowledge=settings.trigger_knowledge,
+        facts={"origin": origin},
+    )
+    if settings.victim.downstream:
+        start, shipped = _moved(settings, ready, model)
+        suspect = replace(suspect, state=state_of(start), reference=state_of(shipped))
+        if ready.trigger is not None:
+            suspect = replace(suspect, bench=replace(ready, trigger=_aimed(ready, shipped, ready.trigger)))
+    return _with_warnings(suspect)
+
+
+def upstream_architecture(settings: StudySettings, ready: Bench) -> Architecture:
+    """Return the network as it was trained, before the user put a head of their own on it."""
+    own = ready.architecture
+    if not settings.victim.downstream:
+        return own
+    return replace(own, head_from="none", classes=own.upstream_classes or own.classes, upstream_classes=None)
+
+
+def workshop(settings: StudySettings, ready: Bench, on_training: OnTraining | None = None) -> Workshop:
+    """Return what the study's attacker works with.
+
+    Raises:
+        BadInput: if another task's images have another shape than the user's.
+    """
+    assert settings.training is not None
+    downstream = settings.victim.downstream
+    return Workshop(
+        train=_upstream_images(settings, settings.upstream_source(), ready) if downstream else ready.splits.train,
+        fresh_model=upstream_architecture(settings, ready).build,
+        recipe=settings.training,
+        augment=ready.augment,
+        compute=ready.compute,
+        references=ready.splits.train if downstream else None,
+        on_progress=on_training,
+    )
+
+
+def _upstream_images(settings: StudySettings, source: Source, ready: Bench) -> ImageSet:
+    assert settings.upstream is not None
+    images, count = source.train, settings.upstream.images
+    if images.shape != ready.architecture.shape:
+        raise BadInput(
+            f"upstream.source: images are {images.shape} (channels, height, width), those of data are "
+            f"{ready.architecture.shape}; `size` scales them, channels must be the same"
+        )
+    if count is None:
+        return images
+    if count > len(images):
+        raise BadInput(f"upstream.images: {count} > {len(images)} images in the train part of {source.name}")
+    return images.subset(stratified_order(images.labels, seed=settings.data.seed)[:count].sort().values)
+
+
+def injection_seed(settings: StudySettings) -> int:
+    """Return the seed of the attack, and so of the never-poisoned twin."""
+    return derive(settings.data.seed, "inject")
+
+
+def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = None) -> Suspect:
+    """Plant the study's backdoor and train the never-poisoned twin; `attacker` is by default the study's own.
+
+    Raises:
+        BadInput: if the attack cannot be carried out, or the twin obeys the trigger too, so that it is no backdoor.
+    """
+    assert settings.attack is not None
+    attacker = attacker or workshop(settings, ready)
+    victim = settings.victim.build(settings.attack, attacker, seed=injection_seed(settings))
+    facts: dict[str, Any] = {
+        "attack": describe(settings.attack),
+        "training": as_json(settings.training),
+        "training_seconds": victim.planted.last.seconds,
+    }
+    if settings.victim.downstream:
+        suspect = _downstream(settings, ready, victim, facts | _upstream_facts(settings, ready, victim))
+    else:
+        suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
+    return _with_warnings(_checked(suspect))
+
+
+def _downstream(settings: StudySettings, ready: Bench, victim: Victim, facts: dict[str, Any]) -> Suspect:
+    """The suspect of a victim whose user has put it, and would have put its twin, under a task of their own."""
+    assert settings.attack is not None
+    start, shipped = _moved(settings, ready, victim.planted.model)
+    _, twin = _moved(settings, ready, victim.twin)
+    trigger = victim.planted.trigger
+    if settings.attack.target_of == "training":
+        trigger = _aimed(ready, shipped, trigger.aimed_at(None))
+    moved = Victim(planted=replace(victim.planted, model=start, trigger=trigger, poisoned=(), covers=()), twin=twin)
+    suspect = Suspect.from_victim(replace(moved, planted=replace(moved.planted, training_set=None)), ready, facts)
+    return replace(suspect, reference=state_of(shipped))
+
+
+def _moved(settings: StudySettings, ready: Bench, model: Classifier) -> tuple[Classifier, Classifier]:
+    """`model` under a fresh head for the user's task, and what the user would ship of it without a defense."""
+    seed = injection_seed(settings)
+    start = transplanted(model, ready.architecture, seed=seed)
+    shipped = settings.victim.shipped(
+        copy.deepcopy(start),
+        ready.splits.clean_set,
+        ready.architecture,
+        augment=ready.augment,
+        compute=ready.compute,
+        seed=derive(seed, "reference"),
+    )
+    return start, shipped
+
+
+def _aimed(ready: Bench, shipped: Classifier, trigger: Trigger) -> Trigger:
+    """The trigger with what it pulls to on the user's task, read on selection before any defense, unless known."""
+    trigger.fit_to(ready.splits.clean_set.shape)
+    if trigger.aimed:
+        return trigger
+    return trigger.aimed_at(pulled_label(shipped, ready.splits.selection, trigger, ready.compute))
+
+
+def _upstream_facts(settings: StudySettings, ready: Bench, victim: Victim) -> dict[str, Any]:
+    """What the planted model does on the task it was trained for, where it has a head there and test images."""
+    test = settings.upstream_source().test
+    if settings.attack is None or settings.attack.target_of == "victim" or test is None:
+        return {}
+    images = test.subset(stratified_order(test.labels, seed=settings.data.seed)[:UPSTREAM_TEST])
+    readings = read(victim.planted.model, images, victim.planted.trigger, ready.compute)
+    names = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
+    return {"upstream": {name: as_json(getattr(readings, name)) for name in names}}
+
+
+def _checked(suspect: Suspect) -> Suspect:
+    """The suspect with its twin's check among the facts."""
+    assert suspect.twin is not None
+    ready = suspect.bench
+    twin = ready.architecture.build(0)
+    load_into(twin, suspect.twin)
+    check = check_twin(twin, ready.splits.selection, suspect.trigger, ready.compute)
+    if not check.passed:
+        raise BadInput(
+            f"attack: this trigger is no backdoor: a model that never saw poison gives the goal label to "
+            f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
+        )
+    return replace(suspect, facts={**suspect.facts, "twin": as_json(check)})
+
+
+def _with_warnings(suspect: Suspect) -> Suspect:
+    """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
+    ready, found = suspect.bench, []
+    if ready.trigger is not None:
+        rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
+        if rate.rate < WEAK_BACKDOOR:
+            found.append(
+                f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
+                "not be what the model was backdoored with, and removing what hardly works proves little"
+            )
+    try:
+        check_traceable(suspect.model(), example_images(ready))
+    except Untraceable as error:
+        found.append(f"this model can be searched and assessed, but not registered: {error}")
+    return replace(suspect, facts={**suspect.facts, "warnings": found}) if found else suspect

@@ -1,0 +1,283 @@
+"""The suspect: a model that is, or may be, backdoored, with all that is known of it, and how it lies in its folder."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+from raybd.data import Augment, ImageSet, Splits
+from raybd.evaluation.assess import TestView
+from raybd.factories import factory_file
+from raybd.models import Architecture, Classifier
+from raybd.registry import BadInput, as_json, describe, digest_of, read_json, write_json
+from raybd.scenarios import Victim
+from raybd.training import Compute
+from raybd.triggers import Learned, Trigger, learnt
+from raybd.weights import State, load_into, load_weights, save_weights, state_of, weights_digest
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+TWIN = "never_poisoned.safetensors"
+REFERENCE = "reference.safetensors"
+TRIGGER = "trigger.safetensors"
+POISONED = "poisoned.safetensors"
+SPLITS = "splits.json"
+LOOKS = "test_looks.json"
+_MODEL = ("weights_digest", "architecture", "splits", "trigger", "augment", "compute")
+_COMPARED = (*_MODEL, "never_poisoned_digest", "reference_digest", "poisoned")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """What a study fixes before any model is looked at. `trigger` is None when it is not known."""
+
+    architecture: Architecture
+    splits: Splits
+    trigger: Trigger | None
+    augment: Augment
+    compute: Compute
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Suspect:
+    """A model that is, or may be, backdoored, with all that is known of it.
+
+    Attributes:
+        how: `inject` or `adopt`.
+        bench: the data, the trigger, and how the model is built and computed.
+        state: its weights, from which every defense begins.
+        knowledge: what steers the search (planted, given, none).
+        reference: the weights of what the user would ship without a defense; None where that is the suspect itself.
+        twin: the weights of the never-poisoned model, as the user would ship that.
+        poisoned: places in the training split whose images were poisoned.
+        covers: places in the training split whose images carry the trigger, or one like it, under their true label.
+        made: the poisoned images themselves, where they cannot be made again from the attack's fields alone.
+        facts: go onto the card as they are (attack, twin check, warnings, where the weights came from).
+        folder: where it lives, once it is saved.
+    """
+
+    how: str
+    bench: Bench
+    state: State
+    knowledge: str
+    reference: State | None = None
+    twin: State | None = None
+    poisoned: tuple[int, ...] = ()
+    covers: tuple[int, ...] = ()
+    made: ImageSet | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @classmethod
+    def from_victim(cls, victim: Victim, bench: Bench, facts: dict[str, Any], *, makes_images: bool = False) -> Self:
+        """Return the suspect whose backdoor we planted ourselves; `makes_images` keeps its poisoned images."""
+        planted = victim.planted
+        chosen = None if planted.training_set is None else planted.training_set.subset(planted.poisoned)
+        digest = {} if chosen is None else {"poisoned_digest": chosen.digest()}
+        return cls(
+            how="inject",
+            bench=replace(bench, trigger=planted.trigger),
+            state=state_of(planted.model),
+            knowledge="planted",
+            twin=state_of(victim.twin),
+            poisoned=planted.poisoned,
+            covers=planted.covers,
+            made=chosen if makes_images else None,
+            facts=facts | digest,
+        )
+
+    @property
+    def shipped(self) -> State:
+        """The weights of what the user would ship without a defense: those of the reference model."""
+        return self.state if self.reference is None else self.reference
+
+    @property
+    def trigger(self) -> Trigger:
+        """The trigger that steers search and assessment.
+
+        Raises:
+            BadInput: if it is unknown.
+        """
+        if self.bench.trigger is None:
+            raise BadInput(
+                "trigger: unknown. raybd searches on the attack success rate, so nothing can steer the search "
+                "without a trigger yet: give one, for instance as a trigger-inversion tool recovered it"
+            )
+        return self.bench.trigger
+
+    def model(self) -> Classifier:
+        """Return a fresh copy of the reference model, what the user would ship as it is, in evaluation mode."""
+        model = self.bench.architecture.build(0)
+        load_into(model, self.shipped)
+        return model
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 over model, data, trigger and how they are computed; looks at the test split are outside."""
+        card = self.card()
+        downstream = {} if self.reference is None else {"reference": card["reference_digest"]}
+        return digest_of({key: card[key] for key in _MODEL} | downstream)
+
+    def members(self) -> ImageSet | None:
+        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task."""
+        splits = self.bench.splits
+        if self.how == "adopt" or self.reference is not None:
+            return splits.members
+        touched = set(self.poisoned) | set(self.covers)
+        return splits.train.subset([i for i in range(len(splits.train)) if i not in touched])
+
+    def test_view(self) -> TestView:
+        """Return the test split for the assessment; every call is counted in the suspect's folder."""
+        if self.folder is not None:
+            write_json(self.folder / LOOKS, {"looks": test_looks(self.folder) + 1})
+        bench = self.bench
+        return TestView(
+            architecture=bench.architecture,
+            test=bench.splits.test,
+            members=self.members(),
+            trigger=self.trigger,
+            compute=bench.compute,
+        )
+
+    def card(self) -> dict[str, Any]:
+        """Return everything about the suspect but its weights, as plain JSON."""
+        bench = self.bench
+        trigger = bench.trigger
+        shape = bench.architecture.shape
+        return {
+            "how": self.how,
+            "architecture": _architecture_card(bench.architecture),
+            "weights_digest": weights_digest(self.state),
+            "splits": {n: {"images": len(s), "digest": s.digest()} for n, s in _split_sets(bench.splits).items()},
+            "split_seed": bench.seed,
+            "classes": bench.architecture.classes,
+            "shape": list(shape),
+            "trigger": None if trigger is None else _trigger_card(trigger, shape),
+            "trigger_knowledge": self.knowledge,
+            "augment": as_json(bench.augment),
+            "compute": as_json(bench.compute),
+            "poisoned": len(self.poisoned),
+            "covers": len(self.covers),
+            "reference_digest": None if self.reference is None else weights_digest(self.reference),
+            "never_poisoned_digest": None if self.twin is None else weights_digest(self.twin),
+            "warnings": [*bench.splits.warnings, *self.facts.get("warnings", [])],
+            "attack": self.facts.get("attack"),
+            "twin": self.facts.get("twin"),
+            "facts": self.facts,
+        }
+
+    def save(self, folder: Path) -> Self:
+        """Write weights, splits and card into `folder`; return the suspect that lives there."""
+        save_weights(self.state, folder / WEIGHTS)
+        if self.twin is not None:
+            save_weights(self.twin, folder / TWIN)
+        if self.reference is not None:
+            save_weights(self.reference, folder / REFERENCE)
+        if self.made is not None:
+            save_weights({"images": self.made.images, "labels": self.made.labels}, folder / POISONED)
+        if self.how == "inject" and isinstance(self.bench.trigger, Learned):
+            save_weights(self.bench.trigger.tensors, folder / TRIGGER)
+        changed = {"poisoned": list(self.poisoned), "covers": list(self.covers)}
+        write_json(folder / SPLITS, {"indices": self.bench.splits.indices, **changed})
+        write_json(folder / CARD, {**self.card(), "digest": self.digest})
+        return replace(self, folder=folder)
+
+    @classmethod
+    def load(cls, folder: Path, bench: Bench) -> Self:
+        """Return the suspect in `folder`; code, data and trigger come from the study, never from the card.
+
+        Raises:
+            BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
+        """
+        card = read_card(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
+        changed = read_card(folder / SPLITS, "poisoned", "covers")
+        suspect = cls(
+            how=card["how"],
+            bench=bench,
+            state=load_weights(folder / WEIGHTS),
+            knowledge=card["trigger_knowledge"],
+            reference=_loaded(folder / REFERENCE),
+            twin=_loaded(folder / TWIN),
+            poisoned=tuple(changed["poisoned"]),
+            covers=tuple(changed["covers"]),
+            made=_images(folder / POISONED, bench.architecture.classes),
+            facts=card["facts"],
+            folder=folder,
+        )
+        _same(card, suspect.card(), folder)
+        return suspect
+
+
+def planted_trigger(folder: Path) -> Trigger | None:
+    """Return the trigger that an attack learnt and left in `folder`; None where none lies there.
+
+    Raises:
+        BadInput: if card or file are damaged.
+    """
+    if not (folder / TRIGGER).is_file():
+        return None
+    described = read_card(folder / CARD, "trigger")["trigger"]
+    fields = {key: value for key, value in described.items() if key not in ("digest", "weights")}
+    return learnt(fields, load_weights(folder / TRIGGER), where=f"{folder / CARD}: trigger")
+
+
+def _loaded(path: Path) -> State | None:
+    return load_weights(path) if path.is_file() else None
+
+
+def _images(path: Path, classes: int) -> ImageSet | None:
+    held = _loaded(path)
+    return None if held is None else ImageSet(images=held["images"], labels=held["labels"], classes=classes)
+
+
+def read_card(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the mapping in `path`.
+
+    Raises:
+        BadInput: if it cannot be read or lacks one of `keys`.
+    """
+    held = read_json(path)
+    missing = [key for key in keys if not isinstance(held, dict) or key not in held]
+    if missing:
+        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing)}")
+    return cast("dict[str, Any]", held)
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    for key in _COMPARED:
+        if old[key] != as_json(new[key]):
+            raise BadInput(
+                f"{folder / CARD}: {key} is {old[key]}, but study and files now give {new[key]}; "
+                "the run folder holds another study, or its files were changed"
+            )
+
+
+def test_looks(folder: Path) -> int:
+    """Return how often the test split of the suspect in `folder` was looked at."""
+    path = folder / LOOKS
+    return int(read_json(path)["looks"]) if path.is_file() else 0
+
+
+test_looks.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
+def _split_sets(splits: Splits) -> dict[str, ImageSet]:
+    sets = {name: getattr(splits, name) for name in ("train", "clean_set", "selection", "test", "members")}
+    return {name: images for name, images in sets.items() if images is not None}
+
+
+def _architecture_card(architecture: Architecture) -> dict[str, Any]:
+    """The card's words for an architecture: no folder, which differs from machine to machine, but the user's file."""
+    described: dict[str, Any] = as_json(architecture)
+    file = factory_file(architecture.factory, architecture.folder) if architecture.factory else None
+    digest = None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    kept = {k: v for k, v in described.items() if k not in ("folder", "packages")}
+    return {**kept, "factory_file_digest": digest}
+
+
+def _trigger_card(trigger: Trigger, shape: tuple[int, ...]) -> dict[str, Any]:
+    described = {k: Path(v).name if isinstance(v, str) and "/" in v else v for k, v in describe(trigger).items()}
+    channels, height, width = shape
+    return {**described, "digest": trigger.digest((channels, height, width))}
