@@ -3,11 +3,24 @@
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
+from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
+    "low_frequency": LowFrequency,
 }
 
-__all__ = ["ATTACKS", "Attack", "BadNets", "Blended", "DataPoisoning", "Planted", "Poisoned", "Training", "Workshop"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "BadNets",
+    "Blended",
+    "DataPoisoning",
+    "LowFrequency",
+    "Planted",
+    "Poisoned",
+    "Training",
+    "Workshop",
+]

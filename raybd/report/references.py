@@ -40,6 +40,11 @@ BIBLIOGRAPHY = {
         "Blended attack",
         "Chen, Liu, Li, Lu, Song. Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning. 2017.",
     ),
+    "low_frequency": _arxiv(
+        "2104.03413",
+        "Low-frequency attack (LF; the pattern drawn at random)",
+        "Zeng, Park, Mao, Jia. Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective. ICCV 2021.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

@@ -4,12 +4,14 @@ from raybd.triggers.additive import Additive
 from raybd.triggers.base import Goal, Trigger, check_goal
 from raybd.triggers.blended import Blended
 from raybd.triggers.learned import Learned
+from raybd.triggers.low_frequency import LowFrequency
 from raybd.triggers.patch import Patch
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
     "blended": Blended,
     "additive": Additive,
+    "low_frequency": LowFrequency,
 }
 
-__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "Patch", "Trigger", "check_goal"]
+__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "LowFrequency", "Patch", "Trigger", "check_goal"]
