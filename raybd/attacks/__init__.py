@@ -5,11 +5,13 @@ from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
 from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
+from raybd.attacks.sig import Sig
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
     "low_frequency": LowFrequency,
+    "sig": Sig,
 }
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "LowFrequency",
     "Planted",
     "Poisoned",
+    "Sig",
     "Training",
     "Workshop",
 ]

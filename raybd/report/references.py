@@ -45,6 +45,12 @@ BIBLIOGRAPHY = {
         "Low-frequency attack (LF; the pattern drawn at random)",
         "Zeng, Park, Mao, Jia. Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective. ICCV 2021.",
     ),
+    "sig": _arxiv(
+        "1902.11237",
+        "SIG attack (sinusoidal signal, clean label)",
+        "Barni, Kallas, Tondi. A New Backdoor Attack in CNNs by Training Set Corruption without Label Poisoning. "
+        "ICIP 2019.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

@@ -6,12 +6,25 @@ from raybd.triggers.blended import Blended
 from raybd.triggers.learned import Learned
 from raybd.triggers.low_frequency import LowFrequency
 from raybd.triggers.patch import Patch
+from raybd.triggers.sinusoid import Sinusoid
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
     "blended": Blended,
     "additive": Additive,
     "low_frequency": LowFrequency,
+    "sinusoid": Sinusoid,
 }
 
-__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "Learned", "LowFrequency", "Patch", "Trigger", "check_goal"]
+__all__ = [
+    "TRIGGERS",
+    "Additive",
+    "Blended",
+    "Goal",
+    "Learned",
+    "LowFrequency",
+    "Patch",
+    "Sinusoid",
+    "Trigger",
+    "check_goal",
+]

@@ -20,6 +20,7 @@ STRONG: dict[str, dict[str, object]] = {
     "badnets": {},
     "blended": {"alpha": 0.4},
     "low_frequency": {"strength": 80},
+    "sig": {"delta": 255, "frequency": 3},
 }
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
 ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]
