@@ -34,7 +34,8 @@ class Sinusoid(Trigger):
 
     def apply(self, images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
         """Return `images` with the wave added, clipped to 0 to 255."""
-        return image_ops.add(images, self._wave(images.shape[-1]))
+        wave = self._wave(images.shape[-1]).to(images.device)
+        return image_ops.add(images, wave.expand(images.shape[1:]))
 
     def fit_to(self, shape: tuple[int, int, int]) -> None:
         """Raise BadInput if the images are too narrow to show so many waves: two pixels a wave are not enough."""
@@ -44,6 +45,6 @@ class Sinusoid(Trigger):
                 f"got {shape[2]}"
             )
 
-    def _wave(self, width: int) -> Float32[Tensor, "1 1 w"]:
+    def _wave(self, width: int) -> Float32[Tensor, " w"]:
         columns = torch.arange(width) * (2 * math.pi * self.frequency / width)
-        return (self.delta * torch.sin(columns))[None, None]
+        return self.delta * torch.sin(columns)

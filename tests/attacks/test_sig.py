@@ -43,5 +43,5 @@ def test_stripes_that_make_no_sense_are_refused_when_the_study_is_read(changes: 
 
 def test_more_waves_than_the_image_can_show_are_refused() -> None:
     # At two pixels a wave every pixel falls on a zero: the trigger would do nothing.
-    with pytest.raises(BadInput, match="trigger.frequency: 6 waves need images more than 12 pixels wide, got 12"):
+    with pytest.raises(BadInput, match=r"trigger.frequency: 6 waves need images more than 12 pixels wide, got 12"):
         Sinusoid(target_label=0).check((1, 32, 12), 2)
