@@ -6,12 +6,14 @@ from raybd.attacks.blended import Blended
 from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
 from raybd.attacks.sig import Sig
+from raybd.attacks.wanet import WaNet
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
     "low_frequency": LowFrequency,
     "sig": Sig,
+    "wanet": WaNet,
 }
 
 __all__ = [
@@ -25,5 +27,6 @@ __all__ = [
     "Poisoned",
     "Sig",
     "Training",
+    "WaNet",
     "Workshop",
 ]

@@ -51,6 +51,11 @@ BIBLIOGRAPHY = {
         "Barni, Kallas, Tondi. A New Backdoor Attack in CNNs by Training Set Corruption without Label Poisoning. "
         "ICIP 2019.",
     ),
+    "wanet": _arxiv(
+        "2102.10369",
+        "WaNet attack (warping)",
+        "Nguyen, Tran. WaNet: Imperceptible Warping-based Backdoor Attack. ICLR 2021.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

@@ -7,6 +7,7 @@ from raybd.triggers.learned import Learned
 from raybd.triggers.low_frequency import LowFrequency
 from raybd.triggers.patch import Patch
 from raybd.triggers.sinusoid import Sinusoid
+from raybd.triggers.warp import Warp
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
@@ -14,6 +15,7 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "additive": Additive,
     "low_frequency": LowFrequency,
     "sinusoid": Sinusoid,
+    "warp": Warp,
 }
 
 __all__ = [
@@ -26,5 +28,6 @@ __all__ = [
     "Patch",
     "Sinusoid",
     "Trigger",
+    "Warp",
     "check_goal",
 ]

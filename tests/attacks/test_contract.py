@@ -21,6 +21,7 @@ STRONG: dict[str, dict[str, object]] = {
     "blended": {"alpha": 0.4},
     "low_frequency": {"strength": 80},
     "sig": {"delta": 255, "frequency": 3},
+    "wanet": {"k": 2, "s": 8, "cover_ratio": 0.25},
 }
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
 ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]
