@@ -1,5 +1,6 @@
 """How a model gets its backdoor: one file each; this is the table."""
 
+from raybd.attacks.adaptive_blend import AdaptiveBlend
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
@@ -14,10 +15,12 @@ ATTACKS: dict[str, type[Attack]] = {
     "low_frequency": LowFrequency,
     "sig": Sig,
     "wanet": WaNet,
+    "adaptive_blend": AdaptiveBlend,
 }
 
 __all__ = [
     "ATTACKS",
+    "AdaptiveBlend",
     "Attack",
     "BadNets",
     "Blended",

@@ -56,6 +56,12 @@ BIBLIOGRAPHY = {
         "WaNet attack (warping)",
         "Nguyen, Tran. WaNet: Imperceptible Warping-based Backdoor Attack. ICLR 2021.",
     ),
+    "adaptive_blend": Reference(
+        method="Adaptive-Blend attack",
+        source="Qi, Xie, Li, Mahloujifar, Mittal. Revisiting the Assumption of Latent Separability for Backdoor "
+        "Defenses. ICLR 2023.",
+        link="https://openreview.net/forum?id=_wSHsgrVali",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",
