@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from raybd.registry import BadInput, as_json, build, describe, revive
-from raybd.triggers import TRIGGERS, Additive, Blended, LowFrequency, Patch, Sinusoid, Trigger, Warp
+from raybd.triggers import TRIGGERS, Additive, Blended, Corners, LowFrequency, Patch, Sinusoid, Trigger, Warp
 
 SHAPE = (3, 8, 10)
 
@@ -38,6 +38,7 @@ MAKERS: dict[str, Callable[[Path], Trigger]] = {
     ),
     "low_frequency": lambda folder: LowFrequency(target_label=1),
     "warp": lambda folder: Warp(target_label=1),
+    "corners": lambda folder: Corners(target_label=1),
     "sinusoid": lambda folder: Sinusoid(target_label=1, frequency=3),
 }
 

@@ -4,6 +4,7 @@ from raybd.attacks.adaptive_blend import AdaptiveBlend
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
+from raybd.attacks.label_consistent import LabelConsistent
 from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
 from raybd.attacks.sig import Sig
@@ -16,6 +17,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "sig": Sig,
     "wanet": WaNet,
     "adaptive_blend": AdaptiveBlend,
+    "label_consistent": LabelConsistent,
 }
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "BadNets",
     "Blended",
     "DataPoisoning",
+    "LabelConsistent",
     "LowFrequency",
     "Planted",
     "Poisoned",

@@ -52,7 +52,10 @@ class AdaptiveBlend(DataPoisoning):
         return self.poison_ratio * self.cover_ratio
 
     def stamp(
-        self, images: UInt8[Tensor, "k c h w"], labels: Int64[Tensor, " k"], seed: int
+        self,
+        images: UInt8[Tensor, "k c h w"],
+        labels: Int64[Tensor, " k"],  # noqa: ARG002 - what is shown does not depend on them
+        seed: int,
     ) -> UInt8[Tensor, "k c h w"]:
         """Return `images` with half of the picture, another half for each; covers show the same."""
         return torch.where(self.shown(images, seed), self._picture(self.training_alpha).apply(images), images)

@@ -95,7 +95,8 @@ class Attack(ABC):
 
     `goal` and `target_label` are what the backdoor is for, see `Trigger`. `scenarios` are those it can be planted in,
     `goals` those it can serve; `target_of` says whose labels `target_label` counts: those of the task the model is
-    trained on, or of the victim's own.
+    trained on, or of the victim's own. With `makes_images` poisoned images come out of a training, and must be stored:
+    the attack and its seed do not give them back without it.
     """
 
     kind: ClassVar[str]
@@ -103,6 +104,7 @@ class Attack(ABC):
     scenarios: ClassVar[tuple[str, ...]] = ("standalone", "transfer")
     goals: ClassVar[tuple[Goal, ...]] = ("all_to_one", "all_to_all")
     target_of: ClassVar[Literal["training", "victim"]] = "training"
+    makes_images: ClassVar[bool] = False
     target_label: int | None = None
     goal: Goal = "all_to_one"
 

@@ -62,6 +62,11 @@ BIBLIOGRAPHY = {
         "Defenses. ICLR 2023.",
         link="https://openreview.net/forum?id=_wSHsgrVali",
     ),
+    "label_consistent": _arxiv(
+        "1912.02771",
+        "Label-consistent attack (clean label)",
+        "Turner, Tsipras, Madry. Label-Consistent Backdoor Attacks. 2019.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

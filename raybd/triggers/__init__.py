@@ -3,6 +3,7 @@
 from raybd.triggers.additive import Additive
 from raybd.triggers.base import Goal, Trigger, check_goal
 from raybd.triggers.blended import Blended
+from raybd.triggers.corners import Corners
 from raybd.triggers.learned import Learned
 from raybd.triggers.low_frequency import LowFrequency
 from raybd.triggers.patch import Patch
@@ -16,12 +17,14 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "low_frequency": LowFrequency,
     "sinusoid": Sinusoid,
     "warp": Warp,
+    "corners": Corners,
 }
 
 __all__ = [
     "TRIGGERS",
     "Additive",
     "Blended",
+    "Corners",
     "Goal",
     "Learned",
     "LowFrequency",

@@ -22,6 +22,7 @@ STRONG: dict[str, dict[str, object]] = {
     "low_frequency": {"strength": 80},
     "sig": {"delta": 255, "frequency": 3},
     "adaptive_blend": {"poison_ratio": 0.1, "training_alpha": 0.4, "alpha": 0.5},
+    "label_consistent": {"epsilon": 96, "step_size": 12},
     "wanet": {"k": 2, "s": 8, "cover_ratio": 0.25},
 }
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
