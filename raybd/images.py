@@ -76,6 +76,17 @@ def pad_and_crop(
     return padded.flatten(2).gather(2, index.expand(-1, channels, -1)).reshape(images.shape)
 
 
+def warp(images: UInt8[Tensor, "n c h w"], grid: Float32[Tensor, "m h w 2"]) -> UInt8[Tensor, "n c h w"]:
+    """Return `images` with each pixel taken from where `grid` says, interpolated and rounded.
+
+    Places are (x, y), -1 the middle of the first pixel and 1 that of the last; one `grid` for all images, or one each.
+    """
+    grid = grid.to(images.device).expand(len(images), -1, -1, -1)
+    parts = zip(torch.split(images, 1000), torch.split(grid, 1000), strict=True)  # bounds the float copy
+    chunks = [_as_bytes(functional.grid_sample(part.float(), at, align_corners=True)) for part, at in parts]
+    return torch.cat(chunks)
+
+
 def resize(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, "n c size size"]:
     """Return `images` scaled to `size` x `size` pixels (bilinear, antialiased); proportions are not kept."""
     if images.shape[-2:] == (size, size):

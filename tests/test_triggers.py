@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from raybd.registry import BadInput, as_json, build, describe, revive
-from raybd.triggers import TRIGGERS, Additive, Blended, Patch, Trigger
+from raybd.triggers import TRIGGERS, Additive, Blended, Corners, LowFrequency, Patch, Sinusoid, Trigger, Warp
 
 SHAPE = (3, 8, 10)
 
@@ -36,6 +36,10 @@ MAKERS: dict[str, Callable[[Path], Trigger]] = {
     "additive": lambda folder: Additive(
         target_label=1, pattern=saved(folder / "add.npy", np.random.default_rng(0).normal(0, 30, (8, 10)))
     ),
+    "low_frequency": lambda folder: LowFrequency(target_label=1),
+    "warp": lambda folder: Warp(target_label=1),
+    "corners": lambda folder: Corners(target_label=1),
+    "sinusoid": lambda folder: Sinusoid(target_label=1, frequency=3),
 }
 
 

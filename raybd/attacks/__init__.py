@@ -1,13 +1,38 @@
 """How a model gets its backdoor: one file each; this is the table."""
 
+from raybd.attacks.adaptive_blend import AdaptiveBlend
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
+from raybd.attacks.label_consistent import LabelConsistent
+from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
+from raybd.attacks.sig import Sig
+from raybd.attacks.wanet import WaNet
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "blended": Blended,
+    "low_frequency": LowFrequency,
+    "sig": Sig,
+    "wanet": WaNet,
+    "adaptive_blend": AdaptiveBlend,
+    "label_consistent": LabelConsistent,
 }
 
-__all__ = ["ATTACKS", "Attack", "BadNets", "Blended", "DataPoisoning", "Planted", "Poisoned", "Training", "Workshop"]
+__all__ = [
+    "ATTACKS",
+    "AdaptiveBlend",
+    "Attack",
+    "BadNets",
+    "Blended",
+    "DataPoisoning",
+    "LabelConsistent",
+    "LowFrequency",
+    "Planted",
+    "Poisoned",
+    "Sig",
+    "Training",
+    "WaNet",
+    "Workshop",
+]

@@ -69,7 +69,10 @@ class DataPoisoning(Attack):
         return self.stamp(images, torch.zeros(len(images), dtype=torch.int64), seed)
 
     def prepare(self, workshop: Workshop, images: ImageSet, seed: int) -> ImageSet:  # noqa: ARG002 - subclasses need it
-        """Return what the chosen images show before the trigger; by default what they are."""
+        """Return what the chosen images show before the trigger; by default what they are.
+
+        `seed` is the attack's own, so that `workshop.twin(seed)` is the twin the scenario builds as well.
+        """
         return images
 
     @final
@@ -108,17 +111,18 @@ class DataPoisoning(Attack):
 
         Args:
             train: clean images (n, c, h, w) uint8 and labels (n,).
-            seed: of the choice, and of what the attack draws.
-            workshop: where the attack has to train a model first.
+            seed: the attack's; of the choice, and of what the attack draws.
+            workshop: where the attack has to train a model first; without it nothing is prepared.
         """
-        chosen, covers = self.choose(train, seed=seed)
+        stream = seeds.derive(seed, "poison")
+        chosen, covers = self.choose(train, seed=stream)
         images, labels = train.images.clone(), train.labels.clone()
         victims = train.subset(chosen)
         if workshop is not None:
-            victims = self.prepare(workshop, victims, seeds.derive(seed, "prepare"))
-        images[chosen] = self.stamp(victims.images, victims.labels, seeds.derive(seed, "stamp"))
+            victims = self.prepare(workshop, victims, seed)
+        images[chosen] = self.stamp(victims.images, victims.labels, seeds.derive(stream, "stamp"))
         if len(covers):
-            images[covers] = self.disguise(train.images[covers], seeds.derive(seed, "disguise"))
+            images[covers] = self.disguise(train.images[covers], seeds.derive(stream, "disguise"))
         if not self.clean_label:
             labels[chosen] = self.trigger().goal_labels(train.labels[chosen], train.classes)
         return Poisoned(
@@ -130,7 +134,7 @@ class DataPoisoning(Attack):
     @final
     def run(self, workshop: Workshop, seed: int) -> Planted:
         """Train a fresh model on the poisoned set."""
-        done = self.poison(workshop.train, seed=seeds.derive(seed, "poison"), workshop=workshop)
+        done = self.poison(workshop.train, seed=seed, workshop=workshop)
         model, last = workshop.trained(done.training_set, seed=seed, word="poisoned model")
         return Planted(
             model=model,

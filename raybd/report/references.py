@@ -40,6 +40,33 @@ BIBLIOGRAPHY = {
         "Blended attack",
         "Chen, Liu, Li, Lu, Song. Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning. 2017.",
     ),
+    "low_frequency": _arxiv(
+        "2104.03413",
+        "Low-frequency attack (LF; the pattern drawn at random)",
+        "Zeng, Park, Mao, Jia. Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective. ICCV 2021.",
+    ),
+    "sig": _arxiv(
+        "1902.11237",
+        "SIG attack (sinusoidal signal, clean label)",
+        "Barni, Kallas, Tondi. A New Backdoor Attack in CNNs by Training Set Corruption without Label Poisoning. "
+        "ICIP 2019.",
+    ),
+    "wanet": _arxiv(
+        "2102.10369",
+        "WaNet attack (warping)",
+        "Nguyen, Tran. WaNet: Imperceptible Warping-based Backdoor Attack. ICLR 2021.",
+    ),
+    "adaptive_blend": Reference(
+        method="Adaptive-Blend attack",
+        source="Qi, Xie, Li, Mahloujifar, Mittal. Revisiting the Assumption of Latent Separability for Backdoor "
+        "Defenses. ICLR 2023.",
+        link="https://openreview.net/forum?id=_wSHsgrVali",
+    ),
+    "label_consistent": _arxiv(
+        "1912.02771",
+        "Label-consistent attack (clean label)",
+        "Turner, Tsipras, Madry. Label-Consistent Backdoor Attacks. 2019.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

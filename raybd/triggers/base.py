@@ -62,10 +62,13 @@ class Trigger(ABC):
             raise BadInput(f"trigger.target_label: expected 0 to {classes - 1}, got {self.target_label}")
         self.fit_to(shape)
 
+    def probes(self, shape: tuple[int, int, int]) -> UInt8[Tensor, "n c h w"]:
+        """Return images on which triggers that differ show it: a black, a grey and a white one."""
+        return torch.stack([torch.full(shape, value, dtype=torch.uint8) for value in (0, 128, 255)])
+
     def digest(self, shape: tuple[int, int, int]) -> str:
-        """Return the SHA-256 of what the trigger does to a black, a grey and a white image, and of its goal."""
-        probe = torch.stack([torch.full(shape, value, dtype=torch.uint8) for value in (0, 128, 255)])
-        done = self.apply(probe).numpy().tobytes()
+        """Return the SHA-256 of what the trigger does to its probes, and of its goal."""
+        done = self.apply(self.probes(shape)).numpy().tobytes()
         aim = self.goal if self.target_label is None else str(self.target_label)
         return hashlib.sha256(done + aim.encode()).hexdigest()
 

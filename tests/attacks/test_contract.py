@@ -16,7 +16,15 @@ from raybd.weights import state_of, weights_digest
 from tests.digits import CPU, splits, victim, workshop
 
 # As strong as each must be to take on digits, an image set with few pixels and few images.
-STRONG = {"badnets": {}, "blended": {"alpha": 0.4}}
+STRONG: dict[str, dict[str, object]] = {
+    "badnets": {},
+    "blended": {"alpha": 0.4},
+    "low_frequency": {"strength": 80},
+    "sig": {"delta": 255, "frequency": 3},
+    "adaptive_blend": {"poison_ratio": 0.1, "training_alpha": 0.4, "alpha": 0.5},
+    "label_consistent": {"epsilon": 96, "step_size": 12},
+    "wanet": {"k": 2, "s": 8, "cover_ratio": 0.25},
+}
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
 ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]
 BRIEF = Recipe(epochs=1, lr=0.05, batch_size=64)
