@@ -60,7 +60,7 @@ def measure(data: str, attack: str, options: argparse.Namespace) -> None:
         write_json(file, card)
         rows = card["undefended"]["rows"]
         say(f"{settings.name}: planted, " + ", ".join(f"{n} {_rates(row)}" for n, row in rows.items()))
-    if "defended" not in card and not options.plant_only:
+    if "defended" not in card and attack in cells.PAPERS and not options.plant_only:
         card["defended"] = cells.defended(settings, suspect, home, say)
         write_json(file, card)
         say(f"{settings.name}: " + ", ".join(f"{n} {_rates(r)}" for n, r in card["defended"]["rows"].items()))
