@@ -192,6 +192,7 @@ def run(
     on_start: OnStart | None = None,
     on_stage: OnStage = lambda word: None,
     on_kept: OnStage = lambda word: None,
+    on_training: OnTraining | None = None,
 ) -> Path:
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
 
@@ -204,6 +205,7 @@ def run(
         on_start: the same.
         on_stage: called with each word as its stage begins.
         on_kept: called with each word that an earlier run finished.
+        on_training: as `inject` takes it.
 
     Raises:
         NothingFeasible, GateRefused, Unreachable: after the report is written.
@@ -211,7 +213,9 @@ def run(
     """
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
-        bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs),
+        bring: lambda: (
+            inject(settings, runs=runs, on_training=on_training) if settings.injects else adopt(settings, runs=runs)
+        ),
         "search": lambda: search(
             settings,
             runs=runs,

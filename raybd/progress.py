@@ -12,6 +12,8 @@ from rich.text import Text
 from raybd.search.records import TrialRecord, front_of
 from raybd.training import Epoch
 
+LOG_SECONDS = 30.0
+"""So often a log hears of a training under way."""
 HANDFUL = 4
 """The time left is told from this trial on: the first to end says little of those that run beside it."""
 
@@ -164,6 +166,32 @@ class LiveSearch(PlainSearch):
                 Text(f"trial {number}: step {epoch.steps} of {epoch.total}, loss {epoch.loss:.3g}", style="dim")
             )
         return Group(*parts)
+
+
+class Trainings:
+    """One line on the training under way, redrawn on a terminal; in a log one now and then, and one at its end."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now = now
+        self._last = -LOG_SECONDS
+
+    def on_training(self, word: str, epoch: Epoch) -> None:
+        """Show how far the training that `word` names is, and what the rest of it will take."""
+        ended = epoch.steps >= epoch.total or bool(epoch.collapsed)
+        live = self._console.is_terminal
+        if not (live or ended or self._now() - self._last >= LOG_SECONDS):
+            return
+        self._last = self._now()
+        left = epoch.seconds / epoch.steps * (epoch.total - epoch.steps)
+        rest = f"took {_duration(epoch.seconds)}" if ended else f"about {_duration(left)} left"
+        line = f"{word}: step {epoch.steps:,} of {epoch.total:,}, loss {epoch.loss:.3g}, {rest}"
+        if not live:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
+        # Back to the start of the line, whose rest is wiped: the next stretch is written over it.
+        self._console.file.write(f"\r{line}\x1b[K" + "\n" * ended)
+        self._console.file.flush()
 
 
 def _front_table(records: Iterable[TrialRecord]) -> Table:

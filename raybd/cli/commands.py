@@ -90,7 +90,7 @@ def inject(study: Study, runs: Runs = HERE) -> None:
     settings = _settings(study)
     from raybd import pipeline
 
-    show.suspect(pipeline.inject(settings, runs=runs).card())
+    show.suspect(pipeline.inject(settings, runs=runs, **show.training()).card())
 
 
 @app.command(cls=Guarded)

@@ -27,10 +27,17 @@ def searching() -> Iterator[dict[str, Any]]:
         yield {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
 
 
+def training() -> dict[str, Any]:
+    """Show the trainings of an injection, on stderr; gives the callback that `pipeline.inject` takes."""
+    from raybd.progress import Trainings
+
+    return {"on_training": Trainings(err).on_training}
+
+
 @contextmanager
 def running() -> Iterator[dict[str, Any]]:
     """Name each stage of `raybd run` on stderr, with what it took, and show its search; gives `run`'s callbacks."""
-    from raybd.progress import watch
+    from raybd.progress import Trainings, watch
 
     view = watch(err)
     with ExitStack() as stage:
@@ -49,7 +56,7 @@ def running() -> Iterator[dict[str, Any]]:
             err.print(Text(f"{word}: done before, kept"))
 
         callbacks = {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
-        yield {"on_stage": on_stage, "on_kept": on_kept, **callbacks}
+        yield {"on_stage": on_stage, "on_kept": on_kept, "on_training": Trainings(err).on_training, **callbacks}
 
 
 def outcome(run: Path) -> None:
@@ -106,6 +113,11 @@ def suspect(card: Mapping[str, Any]) -> None:
         {
             "suspect": f"{card['how']}, {architecture['name'] or architecture['factory']}",
             "images": splits,
+            **{
+                key.replace("_", " "): card["facts"][key]
+                for key in ("scenario", "reference_model")
+                if key in card["facts"]
+            },
             "trigger": f"{(card['trigger'] or {}).get('kind', 'unknown')} ({card['trigger_knowledge']})",
             "weights": card["weights_digest"][:12],
         },

@@ -264,6 +264,7 @@ def _suspect(card: Card) -> list[tuple[str, str]]:
     trigger = card["trigger"]
     lines = {
         "origin": how.get(str(card["how"]), card["how"]),
+        **{key: card["facts"][key] for key in ("scenario", "reference_model", "upstream") if key in card["facts"]},
         "architecture": _architecture(card["architecture"]),
         "weights": digest(card["weights_digest"]),
         "trigger": setting({k: v for k, v in trigger.items() if k != "digest"}) if trigger else "not known",

@@ -18,6 +18,8 @@ NAMES = {
     "class_accuracy_drop": "accuracy lost by one class",
     "membership_auc_rise": "rise of membership AUC",
     "clean_set": "clean set",
+    "reference_model": "what the row 'suspect' measures",
+    "upstream": "on the task it was trained for",
 }
 
 

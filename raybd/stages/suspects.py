@@ -44,7 +44,7 @@ def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -
         bench=ready,
         state=state_of(model),
         knowledge=settings.trigger_knowledge,
-        facts={"origin": origin},
+        facts={"origin": origin, **_scenario_facts(settings)},
     )
     if settings.victim.downstream:
         start, shipped = _moved(settings, ready, model)
@@ -111,6 +111,7 @@ def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = 
     attacker = attacker or workshop(settings, ready)
     victim = settings.victim.build(settings.attack, attacker, seed=injection_seed(settings))
     facts: dict[str, Any] = {
+        **_scenario_facts(settings),
         "attack": describe(settings.attack),
         "training": as_json(settings.training),
         "training_seconds": victim.planted.last.seconds,
@@ -120,6 +121,10 @@ def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = 
     else:
         suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
     return _with_warnings(_checked(suspect))
+
+
+def _scenario_facts(settings: StudySettings) -> dict[str, str]:
+    return {"scenario": settings.scenario, "reference_model": settings.victim.reference_words}
 
 
 def _downstream(settings: StudySettings, ready: Bench, victim: Victim, facts: dict[str, Any]) -> Suspect:
@@ -170,23 +175,30 @@ def _upstream_facts(settings: StudySettings, ready: Bench, victim: Victim) -> di
 
 
 def _checked(suspect: Suspect) -> Suspect:
-    """The suspect with its twin's check among the facts."""
+    """The suspect with its twin's check among the facts.
+
+    Under another task a backdoor that does not carry over is a finding, so there a failed check is a warning only.
+    """
     assert suspect.twin is not None
     ready = suspect.bench
     twin = ready.architecture.build(0)
     load_into(twin, suspect.twin)
     check = check_twin(twin, ready.splits.selection, suspect.trigger, ready.compute)
+    found = []
     if not check.passed:
-        raise BadInput(
-            f"attack: this trigger is no backdoor: a model that never saw poison gives the goal label to "
+        fault = (
+            f"this trigger is no backdoor: a model that never saw poison gives the goal label to "
             f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
         )
-    return replace(suspect, facts={**suspect.facts, "twin": as_json(check)})
+        if suspect.reference is None:
+            raise BadInput(f"attack: {fault}")
+        found.append(fault)
+    return replace(suspect, facts={**suspect.facts, "twin": as_json(check), "warnings": found})
 
 
 def _with_warnings(suspect: Suspect) -> Suspect:
     """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
-    ready, found = suspect.bench, []
+    ready, found = suspect.bench, list(suspect.facts.get("warnings", []))
     if ready.trigger is not None:
         rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
         if rate.rate < WEAK_BACKDOOR:

@@ -33,7 +33,7 @@ DATA: dict[str, dict[str, Any]] = {
 ATTACKS: dict[str, dict[str, Any]] = {
     "badnets": {},
     "blended": {},
-    "low_frequency": {},
+    "low_frequency": {"strength": 20},
     "wanet": {},
     "input_aware": {},
     "sig": {"poison_ratio": 0.08},

@@ -339,6 +339,7 @@ def make_run() -> ReportInput:
             "trigger_knowledge": "given",
             "attack": None,
             "twin": None,
+            "facts": {"scenario": "standalone", "reference_model": "the suspect as it came"},
             "warnings": [
                 "11 images of the clean set are exact duplicates of test images; they were left out of the clean set."
             ],

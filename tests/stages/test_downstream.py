@@ -1,0 +1,215 @@
+"""Transfer and encoder, in process: what the user ships, what the trigger pulls to, and that adopting does the same."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from raybd import pipeline
+from raybd.artifacts import Suspect
+from raybd.attacks import BadNets
+from raybd.evaluation.metrics import read
+from raybd.models import Architecture
+from raybd.registry import BadInput
+from raybd.scenarios import pulled_label, transplanted
+from raybd.settings import StudySettings, parse_study
+from raybd.stages import preparation
+from raybd.triggers import Patch
+from raybd.weights import load_into, save_weights, state_of, weights_digest
+from tests.digits import CPU, splits, victim
+from tests.studies import SPACE
+
+REMAINDERS = Architecture(name="small_resnet", classes=3, shape=(1, 8, 8), head_from="fresh", upstream_classes=10)
+"""The network of `tests.digits` under another task: a digit's remainder when it is divided by three."""
+
+
+def write_remainders(folder: Path) -> None:
+    digits = load_digits()
+    images, labels = np.rint(digits.images * (255 / 16)).astype(np.uint8), (digits.target % 3).astype(np.int64)
+    cut = 1000
+    np.savez(
+        folder / "remainders.npz",
+        x_train=images[:cut],
+        y_train=labels[:cut],
+        x_test=images[cut:],
+        y_test=labels[cut:],
+    )
+
+
+STUDY: dict[str, Any] = {
+    "name": "moved",
+    "scenario": "transfer",
+    "model": {"name": "small_resnet"},
+    "attack": {"kind": "badnets", "target_label": 0},
+    "training": {"epochs": 3, "lr": 0.05, "batch_size": 32},
+    "upstream": {"source": "digits", "images": 600},
+    "data": {
+        "source": "remainders.npz",
+        "clean_set": {"from": "train", "size": 150},
+        "selection": {"from": "test", "size": 200},
+    },
+    "space": "space.yaml",
+    "search": {"trials": 1, "max_accuracy_drop": 0.9},
+    "references": ["fine_tuning:head"],
+    "gate": {
+        "max_attack_success_rate": 0.99,
+        "max_accuracy_drop": 0.99,
+        "max_class_accuracy_drop": 0.99,
+        "max_membership_auc_rise": None,
+    },
+    "tracking": {"model_name": "moved"},
+    "resources": {"executor": "local"},
+}
+
+
+def study(folder: Path, **changes: Any) -> StudySettings:
+    import yaml
+
+    write_remainders(folder)
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
+    whole = {k: v for k, v in (STUDY | changes).items() if v is not None}
+    return parse_study(whole, folder=folder)
+
+
+def test_a_transplanted_model_keeps_everything_but_its_head() -> None:
+    source = victim().planted.model
+    moved = transplanted(source, REMAINDERS, seed=1)
+    images = torch.rand(5, 1, 8, 8)
+    assert torch.allclose(moved.features(images), source.features(images), atol=1e-5)
+    assert moved(images).shape == (5, 3)
+    heads = [weights_digest(state_of(transplanted(source, REMAINDERS, seed=seed))) for seed in (1, 1, 2)]
+    assert heads[0] == heads[1] != heads[2]
+
+
+def test_networks_that_differ_beyond_the_head_are_refused() -> None:
+    wider = Architecture(
+        name="small_resnet", arguments={"width": 8}, classes=3, shape=(1, 8, 8), head_from="fresh", upstream_classes=10
+    )
+    with pytest.raises(BadInput, match=r"suspect: the network and the one it was trained as differ beyond the head"):
+        transplanted(victim().planted.model, wider, seed=0)
+
+
+def test_the_label_a_trigger_pulls_to_is_that_of_the_backdoor() -> None:
+    for target in (0, 3):
+        planted = victim(BadNets(target_label=target)).planted
+        unaimed = planted.trigger.aimed_at(None)
+        assert not unaimed.aimed
+        assert pulled_label(planted.model, splits().selection, unaimed, CPU) == target
+
+
+def test_a_transfer_runs_from_the_source_to_the_report(tmp_path: Path) -> None:
+    settings = study(tmp_path)
+    told: list[str] = []
+    page = pipeline.run(settings, runs=tmp_path / "runs", on_training=lambda word, epoch: told.append(word))
+    home = tmp_path / "runs" / "moved" / "inject"
+    suspect = Suspect.load(home, preparation.bench(settings, home))
+    assert page.is_file()
+    assert set(told) == {"poisoned model", "never-poisoned twin"}
+    assert suspect.bench.trigger is not None
+    assert suspect.trigger.target_label in {0, 1, 2}
+    assert suspect.facts["scenario"] == "transfer"
+    assert {"clean_accuracy", "attack_success_rate", "robust_accuracy"} == suspect.facts["upstream"].keys()
+    assert suspect.reference is not None
+    body = {name for name in suspect.state if not name.startswith("6.")}
+    assert any(not torch.equal(suspect.state[name], suspect.reference[name]) for name in body), "all layers are tuned"
+    assert suspect.members() is None
+
+
+def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> None:
+    planted = victim().planted
+    save_weights(state_of(planted.model), tmp_path / "source.safetensors")
+    settings = study(
+        tmp_path,
+        model=None,
+        attack=None,
+        training=None,
+        upstream={"classes": 10},
+        suspect={"name": "small_resnet", "weights": "source.safetensors"},
+        trigger={"kind": "patch"},
+    )
+    suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
+    home = tmp_path / "runs" / "moved" / "adopt"
+    again = Suspect.load(home, preparation.bench(settings, home))
+    start = REMAINDERS.build(0)
+    load_into(start, suspect.state)
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.allclose(start.features(images), planted.model.features(images), atol=1e-5)
+    assert again.digest == suspect.digest
+    assert again.trigger == Patch(target_label=suspect.trigger.target_label)
+    readings = read(suspect.model(), suspect.bench.splits.selection, suspect.trigger, CPU)
+    assert readings.clean_accuracy.rate > 0.8, "the reference is a model of the user's own task"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"upstream": None}, "upstream.source: missing; scenario transfer plants the backdoor on another task's"),
+        ({"scenario": "standalone"}, "upstream: not in scenario standalone, whose model stays at its task"),
+        ({"scenario": "encoder"}, "attack.kind: badnets cannot be planted in scenario encoder, only in standalone and"),
+        (
+            {"gate": {**STUDY["gate"], "max_membership_auc_rise": 0.1}},
+            "gate.max_membership_auc_rise: the suspect's members are images of another task; set this limit to null",
+        ),
+        (
+            {
+                "model": None,
+                "attack": None,
+                "training": None,
+                "upstream": None,
+                "suspect": {"name": "small_resnet", "weights": "source.safetensors"},
+                "trigger": {"kind": "patch"},
+            },
+            "upstream.classes: missing; how many did small_resnet have when it was trained",
+        ),
+        (
+            {
+                "scenario": "standalone",
+                "model": None,
+                "attack": None,
+                "training": None,
+                "upstream": None,
+                "suspect": {"name": "small_resnet", "weights": "source.safetensors"},
+                "trigger": {"kind": "patch"},
+            },
+            "trigger.target_label: missing",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_the_study_is_read(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        study(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "message"),
+    [
+        (
+            {"source": "digits", "size": 12},
+            r"upstream.source: images are \(1, 12, 12\) .* those of data are \(1, 8, 8\)",
+        ),
+        ({"source": "digits", "images": 5000}, r"upstream.images: 5000 > 1797 images in the train part of digits"),
+    ],
+)
+def test_another_tasks_images_that_do_not_fit_are_refused_before_anything_trains(
+    tmp_path: Path, upstream: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        pipeline.inject(study(tmp_path, upstream=upstream), runs=tmp_path / "runs")
+
+
+def test_a_network_without_a_head_belongs_into_the_encoder_scenario(tmp_path: Path) -> None:
+    code = "from torch import nn\n\ndef features():\n    return nn.Sequential(nn.Conv2d(1, 7, 3), nn.Flatten())\n"
+    (tmp_path / "my_encoder.py").write_text(code, encoding="utf-8")
+    network = {"factory": "my_encoder:features", "classes": 3, "shape": (1, 8, 8), "folder": tmp_path}
+    with pytest.raises(BadInput, match=r"one logit per class. An encoder without a head belongs into"):
+        Architecture(**network).build(0)
+    with pytest.raises(BadInput, match=r"suspect.head: no linear layer"):
+        Architecture(**network, head_from="fresh").build(0)
+    headed = Architecture(**network, head_from="added").build(0)
+    assert headed(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+    assert headed.features(torch.rand(2, 1, 8, 8)).shape == (2, 7 * 36)
