@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -162,12 +162,17 @@ def collapse(stretch_losses: Iterable[float], classes: int) -> str:
     of `COLLAPSE_CYCLES` successive cycles: phase 1 wrecks good trials on purpose, so a bad end or two do not count.
     """
     last = deque(stretch_losses, maxlen=COLLAPSE_CYCLES)
-    if last and not math.isfinite(last[-1]):
-        return "the loss is not finite"
+    if last and (reason := not_finite(last)):
+        return reason
     if len(last) == COLLAPSE_CYCLES and min(last) >= math.log(classes):
         limit = f"ln({classes}) = {math.log(classes):.2f}"
         return f"the loss was at or above {limit} at the ends of {COLLAPSE_CYCLES} successive cycles"
     return ""
+
+
+def not_finite(stretch_losses: Sequence[float]) -> str:
+    """Return that the last loss is not finite, or '' if it is."""
+    return "" if math.isfinite(stretch_losses[-1]) else "the loss is not finite"
 
 
 def fit(
@@ -215,9 +220,63 @@ def fit(
         momentum=momentum,
         weight_decay=weight_decay,
     )
-    batches = _Batches(data, batch_size, augment, compute, seed)
+    batches = Batches(data, batch_size, augment, compute, seed)
+
+    def begin() -> None:
+        model.eval()
+        trained.train()
+
+    def loss_of_step() -> Tensor:
+        inputs, labels = batches.next()
+        with compute.autocast():
+            return nn.functional.cross_entropy(model(inputs), labels)
+
+    def verdict(ends: Sequence[float]) -> str:
+        return collapse(ends if cycle_steps else ends[-1:], data.classes) if stop_on_collapse else ""
+
+    yield from descend(
+        loss_of_step,
+        optimizer,
+        steps=steps,
+        stretch=cycle_steps or steps_per_epoch(len(data), batch_size),
+        batch_size=batches.size,
+        schedule=schedule,
+        compute=compute,
+        seed=seed,
+        begin=begin,
+        verdict=verdict,
+    )
+
+
+def descend(
+    loss_of_step: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    stretch: int,
+    batch_size: int,
+    schedule: Schedule,
+    compute: Compute,
+    seed: int,
+    begin: Callable[[], object],
+    verdict: Callable[[Sequence[float]], str] = not_finite,
+) -> Iterator[Epoch]:
+    """Take down any loss, yielding after each stretch: what `fit` does, and trainings whose loss is their own.
+
+    Args:
+        loss_of_step: draws the next batch and returns its loss.
+        optimizer: of all that is trained.
+        steps: optimiser steps in all.
+        stretch: steps between two Epochs.
+        batch_size: images per step, for the count.
+        schedule: learning rate of each step, set before it.
+        compute: device, precision, threads.
+        seed: of what the layers draw.
+        begin: called before each stretch, to set what the layers do in training: whoever got the Epoch may have
+            changed it.
+        verdict: says from the loss of every stretch so far why to stop, or ''.
+    """
     randomness = seeds.IsolatedRandom(seeds.derive(seed, "layers"))
-    stretch = cycle_steps or steps_per_epoch(len(data), batch_size)
     ends: list[float] = []
     seconds = 0.0
     done = 0
@@ -225,17 +284,16 @@ def fit(
         start = time.perf_counter()
         until = min(steps, done + stretch)
         with randomness:
-            model.eval()
-            trained.train()
-            done, loss = _run_stretch(model, optimizer, batches, schedule, compute, done, until)
+            begin()
+            done, loss = _run_stretch(loss_of_step, optimizer, schedule, compute, done, until)
         ends.append(loss)
         seconds += time.perf_counter() - start
-        reason = collapse(ends if cycle_steps else ends[-1:], data.classes) if stop_on_collapse else ""
+        reason = verdict(ends)
         yield Epoch(
             index=len(ends) - 1,
             steps=done,
             total=steps,
-            images=done * batches.size,
+            images=done * batch_size,
             lr=schedule(done - 1),
             loss=loss,
             seconds=seconds,
@@ -245,7 +303,7 @@ def fit(
             return
 
 
-class _Batches:
+class Batches:
     """Augmented batches on the device, from an endless stream of shuffles of resident uint8 images."""
 
     def __init__(self, data: ImageSet, batch_size: int, augment: Augment, compute: Compute, seed: int) -> None:
@@ -259,19 +317,22 @@ class _Batches:
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return inputs (b, c, h, w) float and labels (b,)."""
+        images, labels = self.next_images()
+        return self._compute.inputs(images), labels
+
+    def next_images(self) -> tuple[Tensor, Tensor]:
+        """Return the same as images (b, c, h, w) uint8, for what must be done to them first, and labels (b,)."""
         while len(self._order) < self.size:
             shuffle = torch.randperm(len(self._labels), generator=self._generator)
             # Not blocking: else the host would wait here for every step that the device has not taken yet.
             self._order = torch.cat([self._order, shuffle.to(self._order.device, non_blocking=True)])
         chosen, self._order = self._order[: self.size], self._order[self.size :]
-        images = self._augment(self._images[chosen], self._generator)
-        return self._compute.inputs(images), self._labels[chosen]
+        return self._augment(self._images[chosen], self._generator), self._labels[chosen]
 
 
 def _run_stretch(
-    model: nn.Module,
+    loss_of_step: Callable[[], Tensor],
     optimizer: torch.optim.Optimizer,
-    batches: _Batches,
     schedule: Schedule,
     compute: Compute,
     done: int,
@@ -284,9 +345,7 @@ def _run_stretch(
     for step in range(done, until):
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
-        inputs, labels = batches.next()
-        with compute.autocast():
-            loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss = loss_of_step()
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
         optimizer.step()
