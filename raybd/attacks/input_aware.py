@@ -12,7 +12,7 @@ from raybd.attacks.base import Attack, Planted, Workshop
 from raybd.models import Classifier
 from raybd.registry import BadInput
 from raybd.training import Batches, Epoch, check_not_negative, check_positive, descend, finished, steps_per_epoch
-from raybd.triggers.generators import Generators
+from raybd.triggers.generators import Generators, show
 from raybd.triggers.input_aware import InputAware as InputAwareTrigger
 
 MOMENTS = (0.5, 0.9)
@@ -142,12 +142,13 @@ class InputAware(Attack):
             inputs, labels = batches.next()
             own, others = inputs[:touched], inputs.roll(touched, 0)[:touched]
             sources = torch.cat([own[:poisoned], others[poisoned:]])
-            triggered = generators.put(own, sources)
+            patterns = generators.patterns(sources)
+            triggered = show(own, patterns, generators.masks(sources))
             goals = goal_labels(labels[:poisoned], workshop.train.classes)
             with workshop.compute.autocast():
                 logits = model(torch.cat([triggered, inputs[touched:]]))
                 loss = nn.functional.cross_entropy(logits, torch.cat([goals, labels[poisoned:]]))
-            return loss + self.lambda_div * diversity(inputs, generators.patterns(inputs))
+            return loss + self.lambda_div * diversity(sources, patterns)
 
         return loss_of_step
 

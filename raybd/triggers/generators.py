@@ -50,11 +50,12 @@ class Generators(nn.Module):
         """Return a mask in [0, 1], nearly all 0 or 1, for each image in [0, 1]."""
         return torch.sigmoid(STEEPNESS * self.mask(x))
 
-    def put(
-        self, images: Float[Tensor, "n c h w"], source: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, "n c h w"]:
-        """Return `images` carrying the triggers that belong to `source`, image by image."""
-        return images + self.masks(source) * (self.patterns(source) - images)
+
+def show(
+    images: Float[Tensor, "n c h w"], patterns: Float[Tensor, "n c h w"], masks: Float[Tensor, "n 1 h w"]
+) -> Float[Tensor, "n c h w"]:
+    """Return `images` with their patterns where their masks are."""
+    return images + masks * (patterns - images)
 
 
 def _block(channels: int, out: int, stride: int = 1) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raybd.registry import BadInput
-from raybd.triggers.generators import Generators
+from raybd.triggers.generators import Generators, show
 from raybd.triggers.learned import Learned
 
 CHUNK = 100
@@ -66,7 +66,7 @@ def _triggered(generators: Generators, images: Tensor) -> Tensor:
     """Run one chunk, filled up to its full size: kernels differ by batch size, and with them the last bits."""
     x = images.float().div_(255).contiguous()
     filled = functional.pad(x, (0, 0, 0, 0, 0, 0, 0, _chunk(images) - len(images)))
-    done = generators.put(filled, filled)[: len(images)]
+    done = show(filled, generators.patterns(filled), generators.masks(filled))[: len(images)]
     return done.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
