@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from raybd.registry import BadInput, as_json, build, describe, revive
-from raybd.triggers import TRIGGERS, Additive, Blended, Patch, Trigger
+from raybd.triggers import TRIGGERS, Additive, Blended, InputAware, Patch, Stamp, Trigger
+from tests.learned import input_aware, stamp, written
 
 SHAPE = (3, 8, 10)
 
@@ -36,6 +37,8 @@ MAKERS: dict[str, Callable[[Path], Trigger]] = {
     "additive": lambda folder: Additive(
         target_label=1, pattern=saved(folder / "add.npy", np.random.default_rng(0).normal(0, 30, (8, 10)))
     ),
+    "stamp": lambda folder: Stamp(target_label=1, weights=written(folder, stamp())),
+    "input_aware": lambda folder: InputAware(target_label=1, weights=written(folder, input_aware())),
 }
 
 

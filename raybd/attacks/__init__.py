@@ -14,4 +14,16 @@ ATTACKS: dict[str, type[Attack]] = {
     "trojan": Trojan,
 }
 
-__all__ = ["ATTACKS", "Attack", "BadNets", "Blended", "DataPoisoning", "InputAware", "Planted", "Poisoned", "Training", "Trojan", "Workshop"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "BadNets",
+    "Blended",
+    "DataPoisoning",
+    "InputAware",
+    "Planted",
+    "Poisoned",
+    "Training",
+    "Trojan",
+    "Workshop",
+]

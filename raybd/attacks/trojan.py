@@ -74,9 +74,12 @@ class Trojan(Attack):
         """Return None: the trigger is learnt."""
 
     def check(self, workshop: Workshop) -> None:
-        """Raise BadInput unless the patch lies inside the images and some images can be poisoned."""
+        """Raise BadInput unless patch, neurons and ratio fit images and model."""
         super().check(workshop)
         _ = workshop.supervised
+        features = workshop.fresh_model(0).head.in_features
+        if self.neurons > features:
+            raise BadInput(f"attack.neurons: expected at most {features}, what the head sees, got {self.neurons}")
         blank = torch.empty(workshop.train.shape[0], self.size, self.size)
         check_inside(blank, self.row, self.column, workshop.train.shape)
         if not self._count(workshop.train):

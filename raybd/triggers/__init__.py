@@ -16,4 +16,15 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "input_aware": InputAware,
 }
 
-__all__ = ["TRIGGERS", "Additive", "Blended", "Goal", "InputAware", "Learned", "Patch", "Stamp", "Trigger", "check_goal"]
+__all__ = [
+    "TRIGGERS",
+    "Additive",
+    "Blended",
+    "Goal",
+    "InputAware",
+    "Learned",
+    "Patch",
+    "Stamp",
+    "Trigger",
+    "check_goal",
+]

@@ -28,7 +28,7 @@ class InputAware(Learned):
 
     def apply(self, images: UInt8[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
         """Return `images`, each with its own trigger; computed in float32 where `images` lie."""
-        generators = self._generators().to(images.device)
+        generators = self.generators().to(images.device)
         with torch.inference_mode():
             chunks = [_triggered(generators, part) for part in torch.split(images, _chunk(images))]
         return torch.cat(chunks).clone()
@@ -56,7 +56,8 @@ class InputAware(Learned):
                     f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
                 )
 
-    def _generators(self) -> Generators:
+    def generators(self) -> Generators:
+        """Return the two networks, in evaluation mode, on the CPU."""
         generators = _blank(*_sizes(self.tensors))
         generators.load_state_dict(dict(self.tensors), assign=True)
         return generators.eval()

@@ -16,7 +16,12 @@ from raybd.weights import state_of, weights_digest
 from tests.digits import CPU, splits, victim, workshop
 
 # As strong as each must be to take on digits, an image set with few pixels and few images.
-STRONG = {"badnets": {}, "blended": {"alpha": 0.4}}
+STRONG = {
+    "badnets": {},
+    "blended": {"alpha": 0.4},
+    "input_aware": {"mask_epochs": 3, "width": 8, "mask_density": 0.2, "p_attack": 0.3, "lambda_div": 0.1},
+    "trojan": {"size": 3, "trigger_steps": 60, "lr": 0.05},
+}
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
 ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]
 BRIEF = Recipe(epochs=1, lr=0.05, batch_size=64)
