@@ -1,18 +1,17 @@
 """Training and prediction in plain torch: fit yields one stretch at a time, predict gives logits."""
 
 import math
-import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from raybd import schedules, seeds
+from raybd.compute import Compute as Compute
 from raybd.data import Augment, ImageSet
 from raybd.registry import BadInput
 from raybd.schedules import Schedule
@@ -30,58 +29,6 @@ EVALUATION_BATCH = 1000
 COLLAPSE_CYCLES = 3
 """After so many successive cycle ends without learning a training has collapsed. Of 72 recorded trials two would
 stop two that recover to 61 and 76 % of the reference's accuracy (tests/data/collapse_trials.json)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """Where and how tensors are computed; decided once per study, the same on every worker."""
-
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    threads: int = 1
-
-    @classmethod
-    def detect(cls, *, threads: int = 1, gpu: bool = False, precision: str = "auto") -> Self:
-        """Return what this machine can do: bf16 on GPUs and on CPUs with AMX, else fp32.
-
-        Raises:
-            BadInput: if a GPU is asked for and none is there, or for an unknown precision.
-        """
-        if gpu and not torch.cuda.is_available():
-            raise BadInput("resources.gpus_per_trial: a GPU is asked for, but torch sees none on this machine")
-        if precision not in ("auto", "fp32", "bf16"):
-            raise BadInput(f"resources.precision: expected auto, fp32 or bf16, got {precision!r}")
-        fast = gpu or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - torch has no public question for it
-        chosen: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" or (precision == "auto" and fast) else "fp32"
-        return cls(device="cuda" if gpu else "cpu", precision=chosen, threads=threads)
-
-    def exact(self) -> Self:
-        """Return this without autocast, in fp32: how a shipped model runs, and so how it must be judged."""
-        return replace(self, precision="fp32")
-
-    def apply(self) -> None:
-        """Set torch's threads and determinism for this process; denormals (slow on CPUs) become zero."""
-        torch.set_num_threads(self.threads)
-        torch.set_flush_denormal(True)
-        if self.device == "cuda":
-            # cuBLAS needs the workspace setting before its first call to repeat itself to the bit.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.deterministic = True
-
-    def place(self, model: nn.Module) -> nn.Module:
-        """Move `model` to the device, in the memory format of this study."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(self.device).to(memory_format=layout)
-
-    def inputs(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Return images as floats in [0, 1] on the device."""
-        x = images.to(self.device).float().div_(255)
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
-
-    def autocast(self) -> torch.autocast:
-        """Return the context in which forward passes run."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +109,17 @@ def collapse(stretch_losses: Iterable[float], classes: int) -> str:
     of `COLLAPSE_CYCLES` successive cycles: phase 1 wrecks good trials on purpose, so a bad end or two do not count.
     """
     last = deque(stretch_losses, maxlen=COLLAPSE_CYCLES)
-    if last and not math.isfinite(last[-1]):
-        return "the loss is not finite"
+    if last and (reason := not_finite(last)):
+        return reason
     if len(last) == COLLAPSE_CYCLES and min(last) >= math.log(classes):
         limit = f"ln({classes}) = {math.log(classes):.2f}"
         return f"the loss was at or above {limit} at the ends of {COLLAPSE_CYCLES} successive cycles"
     return ""
+
+
+def not_finite(stretch_losses: Sequence[float]) -> str:
+    """Return that the last loss is not finite, or '' if it is."""
+    return "" if math.isfinite(stretch_losses[-1]) else "the loss is not finite"
 
 
 def fit(
@@ -215,9 +167,63 @@ def fit(
         momentum=momentum,
         weight_decay=weight_decay,
     )
-    batches = _Batches(data, batch_size, augment, compute, seed)
+    batches = Batches(data, batch_size, augment, compute, seed)
+
+    def begin() -> None:
+        model.eval()
+        trained.train()
+
+    def loss_of_step() -> Tensor:
+        inputs, labels = batches.next()
+        with compute.autocast():
+            return nn.functional.cross_entropy(model(inputs), labels)
+
+    def verdict(ends: Sequence[float]) -> str:
+        return collapse(ends if cycle_steps else ends[-1:], data.classes) if stop_on_collapse else ""
+
+    yield from descend(
+        loss_of_step,
+        optimizer,
+        steps=steps,
+        stretch=cycle_steps or steps_per_epoch(len(data), batch_size),
+        batch_size=batches.size,
+        schedule=schedule,
+        compute=compute,
+        seed=seed,
+        begin=begin,
+        verdict=verdict,
+    )
+
+
+def descend(
+    loss_of_step: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    stretch: int,
+    batch_size: int,
+    schedule: Schedule,
+    compute: Compute,
+    seed: int,
+    begin: Callable[[], object],
+    verdict: Callable[[Sequence[float]], str] = not_finite,
+) -> Iterator[Epoch]:
+    """Take down any loss, yielding after each stretch: what `fit` does, and trainings whose loss is their own.
+
+    Args:
+        loss_of_step: draws the next batch and returns its loss.
+        optimizer: of all that is trained.
+        steps: optimiser steps in all.
+        stretch: steps between two Epochs.
+        batch_size: images per step, for the count.
+        schedule: learning rate of each step, set before it.
+        compute: device, precision, threads.
+        seed: of what the layers draw.
+        begin: called before each stretch, to set what the layers do in training: whoever got the Epoch may have
+            changed it.
+        verdict: says from the loss of every stretch so far why to stop, or ''.
+    """
     randomness = seeds.IsolatedRandom(seeds.derive(seed, "layers"))
-    stretch = cycle_steps or steps_per_epoch(len(data), batch_size)
     ends: list[float] = []
     seconds = 0.0
     done = 0
@@ -225,17 +231,16 @@ def fit(
         start = time.perf_counter()
         until = min(steps, done + stretch)
         with randomness:
-            model.eval()
-            trained.train()
-            done, loss = _run_stretch(model, optimizer, batches, schedule, compute, done, until)
+            begin()
+            done, loss = _run_stretch(loss_of_step, optimizer, schedule, compute, done, until)
         ends.append(loss)
         seconds += time.perf_counter() - start
-        reason = collapse(ends if cycle_steps else ends[-1:], data.classes) if stop_on_collapse else ""
+        reason = verdict(ends)
         yield Epoch(
             index=len(ends) - 1,
             steps=done,
             total=steps,
-            images=done * batches.size,
+            images=done * batch_size,
             lr=schedule(done - 1),
             loss=loss,
             seconds=seconds,
@@ -245,7 +250,7 @@ def fit(
             return
 
 
-class _Batches:
+class Batches:
     """Augmented batches on the device, from an endless stream of shuffles of resident uint8 images."""
 
     def __init__(self, data: ImageSet, batch_size: int, augment: Augment, compute: Compute, seed: int) -> None:
@@ -259,19 +264,22 @@ class _Batches:
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return inputs (b, c, h, w) float and labels (b,)."""
+        images, labels = self.next_images()
+        return self._compute.inputs(images), labels
+
+    def next_images(self) -> tuple[Tensor, Tensor]:
+        """Return the same as images (b, c, h, w) uint8, for what must be done to them first, and labels (b,)."""
         while len(self._order) < self.size:
             shuffle = torch.randperm(len(self._labels), generator=self._generator)
             # Not blocking: else the host would wait here for every step that the device has not taken yet.
             self._order = torch.cat([self._order, shuffle.to(self._order.device, non_blocking=True)])
         chosen, self._order = self._order[: self.size], self._order[self.size :]
-        images = self._augment(self._images[chosen], self._generator)
-        return self._compute.inputs(images), self._labels[chosen]
+        return self._augment(self._images[chosen], self._generator), self._labels[chosen]
 
 
 def _run_stretch(
-    model: nn.Module,
+    loss_of_step: Callable[[], Tensor],
     optimizer: torch.optim.Optimizer,
-    batches: _Batches,
     schedule: Schedule,
     compute: Compute,
     done: int,
@@ -284,9 +292,7 @@ def _run_stretch(
     for step in range(done, until):
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
-        inputs, labels = batches.next()
-        with compute.autocast():
-            loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss = loss_of_step()
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -89,7 +89,7 @@ def farthest(pack: Pack, index: int, model: nn.Module) -> float:
 
 def test_draws_made_ahead_are_those_of_fit() -> None:
     data, seed = stripes(), 7
-    batches = training._Batches(data, 20, AUGMENT, CPU, seed)
+    batches = training.Batches(data, 20, AUGMENT, CPU, seed)
     draws = Draws.of([3, seed], images=len(data), batch_size=20, steps=4, augment=AUGMENT)
     for step in range(4):
         parts = [part.view(2, -1)[1] for part in draws.at(torch.tensor([step]))]

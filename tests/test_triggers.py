@@ -12,7 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from raybd.registry import BadInput, as_json, build, describe, revive
-from raybd.triggers import TRIGGERS, Additive, Blended, Corners, LowFrequency, Patch, Sinusoid, Trigger, Warp
+from raybd.triggers import (
+    TRIGGERS,
+    Additive,
+    Blended,
+    Corners,
+    InputAware,
+    LowFrequency,
+    Patch,
+    Sinusoid,
+    Stamp,
+    Trigger,
+    Warp,
+)
+from tests.learned import input_aware, stamp, written
 
 SHAPE = (3, 8, 10)
 
@@ -40,6 +53,8 @@ MAKERS: dict[str, Callable[[Path], Trigger]] = {
     "warp": lambda folder: Warp(target_label=1),
     "corners": lambda folder: Corners(target_label=1),
     "sinusoid": lambda folder: Sinusoid(target_label=1, frequency=3),
+    "stamp": lambda folder: Stamp(target_label=1, weights=written(folder, stamp())),
+    "input_aware": lambda folder: InputAware(target_label=1, weights=written(folder, input_aware())),
 }
 
 

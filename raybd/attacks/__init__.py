@@ -4,10 +4,12 @@ from raybd.attacks.adaptive_blend import AdaptiveBlend
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
+from raybd.attacks.input_aware import InputAware
 from raybd.attacks.label_consistent import LabelConsistent
 from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
 from raybd.attacks.sig import Sig
+from raybd.attacks.trojan import Trojan
 from raybd.attacks.wanet import WaNet
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -18,6 +20,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "wanet": WaNet,
     "adaptive_blend": AdaptiveBlend,
     "label_consistent": LabelConsistent,
+    "input_aware": InputAware,
+    "trojan": Trojan,
 }
 
 __all__ = [
@@ -27,12 +31,14 @@ __all__ = [
     "BadNets",
     "Blended",
     "DataPoisoning",
+    "InputAware",
     "LabelConsistent",
     "LowFrequency",
     "Planted",
     "Poisoned",
     "Sig",
     "Training",
+    "Trojan",
     "WaNet",
     "Workshop",
 ]

@@ -10,7 +10,7 @@ from raybd import seeds
 from raybd.data import Augment, ImageSet
 from raybd.models import Classifier
 from raybd.registry import BadInput
-from raybd.training import Compute, Epoch, finished
+from raybd.training import Compute, Epoch, Recipe, finished
 from raybd.triggers import Goal, Trigger, check_goal
 
 
@@ -89,6 +89,17 @@ class Workshop:
         if seed not in self.twins:
             self.twins[seed], _ = self.trained(self.train, seed=seed, word="never-poisoned twin")
         return copy.deepcopy(self.twins[seed])
+
+    @property
+    def supervised(self) -> Recipe:
+        """The recipe, for an attack that trains with it in its own way.
+
+        Raises:
+            BadInput: if models are trained without labels here.
+        """
+        if not isinstance(self.recipe, Recipe):
+            raise BadInput(f"attack: trains with labels, but the models here train by {type(self.recipe).__name__}")
+        return self.recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,16 @@ BIBLIOGRAPHY = {
         "Label-consistent attack (clean label)",
         "Turner, Tsipras, Madry. Label-Consistent Backdoor Attacks. 2019.",
     ),
+    "input_aware": _arxiv(
+        "2010.08138",
+        "Input-aware attack",
+        "Nguyen, Tran. Input-Aware Dynamic Backdoor Attack. NeurIPS 2020.",
+    ),
+    "trojan": _doi(
+        "10.14722/ndss.2018.23291",
+        "TrojanNN attack",
+        "Liu, Ma, Aafer, Lee, Zhai, Wang, Zhang. Trojaning Attack on Neural Networks. NDSS 2018.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

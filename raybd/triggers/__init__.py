@@ -10,10 +10,12 @@ from raybd.triggers.additive import Additive
 from raybd.triggers.base import Goal, Trigger, check_goal
 from raybd.triggers.blended import Blended
 from raybd.triggers.corners import Corners
+from raybd.triggers.input_aware import InputAware
 from raybd.triggers.learned import Learned
 from raybd.triggers.low_frequency import LowFrequency
 from raybd.triggers.patch import Patch
 from raybd.triggers.sinusoid import Sinusoid
+from raybd.triggers.stamp import Stamp
 from raybd.triggers.warp import Warp
 
 TRIGGERS: dict[str, type[Trigger]] = {
@@ -24,6 +26,8 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "sinusoid": Sinusoid,
     "warp": Warp,
     "corners": Corners,
+    "stamp": Stamp,
+    "input_aware": InputAware,
 }
 
 
@@ -45,10 +49,12 @@ __all__ = [
     "Blended",
     "Corners",
     "Goal",
+    "InputAware",
     "Learned",
     "LowFrequency",
     "Patch",
     "Sinusoid",
+    "Stamp",
     "Trigger",
     "Warp",
     "check_goal",

@@ -16,8 +16,8 @@ from raybd.triggers.base import Trigger
 class Learned(Trigger):
     """A trigger with tensors of its own: from `learnt` by an attack, or from the safetensors file `weights`.
 
-    A subclass says in `expected` which tensors it needs and of what number of dimensions. Two learned triggers are
-    equal when their fields are; their digests tell their tensors apart.
+    A subclass says in `expected` which tensors it needs and of what number of dimensions, and may look closer in
+    `check_tensors`. Two learned triggers are equal when their fields are; their digests tell their tensors apart.
     """
 
     weights: Path | None = None
@@ -50,10 +50,19 @@ class Learned(Trigger):
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(dict(self.tensors), path)
 
+    def check(self, shape: tuple[int, int, int], classes: int) -> None:
+        """See `Trigger.check`; one whose tensors are still unknown is refused too."""
+        if not self.tensors:
+            raise BadInput(f"trigger.weights: missing; a {self.kind} trigger is learnt, give its safetensors file")
+        super().check(shape, classes)
+
     @classmethod
     def expected(cls) -> Mapping[str, int]:
         """Return the names of the tensors this trigger needs, with their numbers of dimensions."""
         raise NotImplementedError
+
+    def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise BadInput unless these tensors, of the expected names and dimensions, go together."""
 
     def _checked(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         expected = self.expected()
@@ -63,6 +72,7 @@ class Learned(Trigger):
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise BadInput(f"trigger.weights: {name} holds values that are not finite")
+        self.check_tensors(tensors)
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 

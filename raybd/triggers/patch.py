@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from raybd import images as image_ops
@@ -41,22 +41,12 @@ class Patch(Trigger):
         """Return copies of `images` with the patch pasted in."""
         channels, height, width = images.shape[1:]
         patch = self._patch(channels).to(images.device)
-        row = _start(self.row, patch.shape[1], height)
-        return image_ops.paste(images, patch, row, _start(self.column, patch.shape[2], width))
+        row = start(self.row, patch.shape[1], height)
+        return image_ops.paste(images, patch, row, start(self.column, patch.shape[2], width))
 
     def fit_to(self, shape: tuple[int, int, int]) -> None:
         """Raise BadInput if the patch sticks out of the image."""
-        patch = self._patch(shape[0])
-        for name, at, size, limit in (
-            ("row", self.row, patch.shape[1], shape[1]),
-            ("column", self.column, patch.shape[2], shape[2]),
-        ):
-            start = _start(at, size, limit)
-            if start < 0 or start + size > limit:
-                raise BadInput(
-                    f"trigger: a patch of {size} pixels at {name} {at} sticks out of images of "
-                    f"{shape[1]} x {shape[2]} pixels"
-                )
+        check_inside(self._patch(shape[0]), self.row, self.column, shape)
 
     def _patch(self, channels: int) -> Tensor:
         if self.image is not None:
@@ -64,5 +54,17 @@ class Patch(Trigger):
         return torch.full((channels, self.size, self.size), self.value, dtype=torch.uint8)
 
 
-def _start(at: int, size: int, limit: int) -> int:
+def start(at: int, size: int, limit: int) -> int:
+    """Return where `size` pixels at `at` begin among `limit`; a negative `at` counts from the end, -1 ends there."""
     return at if at >= 0 else limit - size + at + 1
+
+
+def check_inside(patch: Shaped[Tensor, "c p q"], row: int, column: int, shape: tuple[int, int, int]) -> None:
+    """Raise BadInput if `patch` at (`row`, `column`) sticks out of images of `shape` (c, h, w)."""
+    for name, at, size, limit in (("row", row, patch.shape[1], shape[1]), ("column", column, patch.shape[2], shape[2])):
+        first = start(at, size, limit)
+        if first < 0 or first + size > limit:
+            raise BadInput(
+                f"trigger: a patch of {size} pixels at {name} {at} sticks out of images of "
+                f"{shape[1]} x {shape[2]} pixels"
+            )

@@ -24,6 +24,8 @@ STRONG: dict[str, dict[str, object]] = {
     "adaptive_blend": {"poison_ratio": 0.1, "training_alpha": 0.4, "alpha": 0.5},
     "label_consistent": {"epsilon": 96, "step_size": 12},
     "wanet": {"k": 2, "s": 8, "cover_ratio": 0.25},
+    "input_aware": {"mask_epochs": 3, "width": 8, "mask_density": 0.2, "p_attack": 0.3, "lambda_div": 0.1},
+    "trojan": {"size": 3, "trigger_steps": 60, "lr": 0.05},
 }
 STANDALONE = [kind for kind, cls in ATTACKS.items() if "standalone" in cls.scenarios]
 ALL_TO_ALL = [kind for kind in STANDALONE if "all_to_all" in ATTACKS[kind].goals]

@@ -53,7 +53,7 @@ def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings
         "name": f"{data}-{attack}",
         "scenario": "standalone",
         "model": {"name": "small_resnet"},
-        "attack": {"kind": attack, "target_label": 0, "poison_ratio": 0.1, **ATTACKS[attack]},
+        "attack": {"kind": attack, "target_label": 0, **ATTACKS[attack]},
         "training": {"epochs": case["epochs"], "lr": 0.1, "batch_size": 128},
         "data": {
             "source": f"{data}.npz",

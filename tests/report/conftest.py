@@ -340,9 +340,7 @@ def make_run() -> ReportInput:
             "attack": None,
             "twin": None,
             "facts": {"scenario": "standalone", "reference_model": "the suspect as it came"},
-            "warnings": [
-                "11 images of the clean set are exact duplicates of test images; they were left out of the clean set."
-            ],
+            "warnings": ["11 images of the clean set are exact copies of test images; they were left out."],
         },
         study=make_study(random),
         selection=make_selection(),
