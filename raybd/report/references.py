@@ -40,6 +40,17 @@ BIBLIOGRAPHY = {
         "Blended attack",
         "Chen, Liu, Li, Lu, Song. Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning. 2017.",
     ),
+    "latent": _doi(
+        "10.1145/3319535.3354209",
+        "Latent backdoor attack",
+        "Yao, Li, Zheng, Zhao. Latent Backdoor Attacks on Deep Neural Networks. CCS 2019.",
+    ),
+    "bad_encoder": _arxiv(
+        "2108.00352",
+        "BadEncoder attack",
+        "Jia, Liu, Gong. BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning. IEEE "
+        "S&P 2022.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",
