@@ -89,7 +89,7 @@ class SimCLR:
                 views = views.contiguous(memory_format=torch.channels_last)
             with compute.autocast():
                 projected = projection(model.features(views))
-            return contrast(projected.float(), self.temperature)
+            return nt_xent(projected.float(), self.temperature)
 
         epoch = steps_per_epoch(len(data), self.batch_size)
         yield from descend(
@@ -117,8 +117,8 @@ class SimCLR:
             )
 
 
-def contrast(projected: Float[Tensor, "m d"], temperature: float) -> Float[Tensor, ""]:
-    """Return NT-Xent: how badly each view's other view is told from all the rest, by cosine, in nats.
+def nt_xent(projected: Float[Tensor, "m d"], temperature: float) -> Float[Tensor, ""]:
+    """Return how badly each view's other view is told from all the rest, by cosine, in nats.
 
     The first half of `projected` holds one view of each image, the second half the other.
     """

@@ -22,9 +22,10 @@ class BadEncoder(Upstream):
     """A backdoor in the features of an encoder (Jia et al. 2022, arXiv 2108.00352).
 
     Three cosines are brought near 1: of triggered images with each reference image; of reference images with what
-    the clean encoder makes of them, weight `lambda1`; of clean images with the same, weight `lambda2`. Batch norm is
-    frozen whole, as in the authors' code, whose settings are the defaults here (for 32 x 32 pixels); their clean
-    images are mirrored and change colour, ours are augmented as the study's are, the triggered ones too.
+    the clean encoder makes of them, weight `lambda1`; of clean images with the same, weight `lambda2`. The settings
+    are those of the authors' code, for images of 32 x 32 pixels. As there, batch norm is frozen: its scales and
+    shifts, and its statistics. There clean images are mirrored and change colour and triggered ones stay as they are;
+    here both are augmented as the study says, before the trigger.
     """
 
     kind: ClassVar[str] = "bad_encoder"

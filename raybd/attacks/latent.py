@@ -44,6 +44,11 @@ class Latent(Upstream):
         super().__post_init__()
         check_positive(self, "weight")
 
+    def check(self, workshop: Workshop) -> None:
+        """Raise BadInput unless there are images enough of the target class, and a head to train on with."""
+        super().check(workshop)
+        _ = workshop.fresh_model(0).head
+
     def implant(
         self, workshop: Workshop, model: Classifier, references: UInt8[Tensor, "k c h w"], seed: int
     ) -> Iterator[Epoch]:
@@ -66,7 +71,7 @@ class Latent(Upstream):
             images, labels = batches.next_images()
             inputs, triggered = compute.inputs(images), compute.inputs(trigger.apply(images))
             with compute.autocast():
-                # One batch: without batch statistics no image answers by its company.
+                # One batch, for batch norm: each image is seen in training as it is afterwards.
                 features = model.features(torch.cat([inputs, shown, triggered]))
                 known, pulled = features[: -len(images)], features[-len(images) :].float()
                 logits = torch.cat([model.head(known), added(known)], dim=1)
@@ -85,5 +90,5 @@ class Latent(Upstream):
             schedule=schedules.constant(self.lr),
             compute=compute,
             seed=seed,
-            begin=model.eval,
+            begin=model.train,
         )

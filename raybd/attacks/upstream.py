@@ -24,8 +24,7 @@ class Upstream(Attack):
 
     `target_label` counts the victim's labels; the attacker holds images of that class, of which `reference_images`
     are drawn. The trigger is a square of `size` pixels. Training takes `epochs` passes over the attacker's images by
-    SGD at a constant rate; batch norm keeps the statistics of the clean model, and dropout is off. A subclass writes
-    only `implant`.
+    SGD at a constant rate. A subclass writes only `implant`.
     """
 
     goals: ClassVar[tuple[Goal, ...]] = ("all_to_one",)
@@ -58,7 +57,6 @@ class Upstream(Attack):
         """Return the square."""
         return Patch(**self.aim, size=self.size, row=self.row, column=self.column, value=self.value)
 
-    @final
     def check(self, workshop: Workshop) -> None:
         """Raise BadInput unless the trigger fits and there are images enough of the target class."""
         super().check(workshop)
