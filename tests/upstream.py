@@ -2,14 +2,15 @@
 
 import copy
 
+import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from raybd import schedules
-from raybd.data import Augment, ImageSet
-from raybd.models import Classifier
-from raybd.seeds import IsolatedRandom
-from raybd.training import finished, fit
+from raybd.data import ImageSet
+from raybd.models import Architecture, Classifier
 from tests.digits import CPU
+
+ENCODER = Architecture(name="small_resnet", arguments={"width": 8}, classes=10, shape=(1, 8, 8))
 
 
 def digits_of(data: ImageSet, low: int, high: int) -> ImageSet:
@@ -18,24 +19,15 @@ def digits_of(data: ImageSet, low: int, high: int) -> ImageSet:
     return ImageSet(images=kept.images, labels=kept.labels - low, classes=high - low)
 
 
-def with_head(model: Classifier, clean_set: ImageSet, steps: int = 250) -> Classifier:
-    """A copy of `model` under a fresh linear head that is trained on `clean_set`; nothing else is."""
-    own = copy.deepcopy(model)
+def with_head(model: Classifier, clean_set: ImageSet) -> Classifier:
+    """A copy of `model` under a fresh linear head that is fitted to `clean_set`; nothing else is."""
+    own = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        features = own.features(CPU.inputs(clean_set.images)).double()
+        fitted = LogisticRegression(C=10.0, max_iter=2000).fit(features.numpy(), clean_set.labels.numpy())
+        head = nn.utils.skip_init(nn.Linear, features.shape[1], clean_set.classes)
+        head.weight.copy_(torch.from_numpy(fitted.coef_))
+        head.bias.copy_(torch.from_numpy(fitted.intercept_))
     parent, _, name = own.head_name.rpartition(".")
-    with IsolatedRandom(0):
-        setattr(own.body.get_submodule(parent), name, nn.Linear(own.head.in_features, clean_set.classes))
-    epochs = fit(
-        own,
-        clean_set,
-        steps=steps,
-        batch_size=64,
-        schedule=schedules.cosine(0.3, steps),
-        momentum=0.9,
-        weight_decay=0.0,
-        augment=Augment(),
-        compute=CPU,
-        seed=0,
-        part=own.head,
-    )
-    finished(epochs)
-    return own.eval()
+    setattr(own.body.get_submodule(parent), name, head)
+    return own

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raybd.attacks import BadEncoder, Planted, Workshop
+from raybd.attacks import ATTACKS, BadEncoder, Planted, Workshop
 from raybd.data import Augment
 from raybd.evaluation.metrics import read
-from raybd.registry import BadInput
+from raybd.registry import BadInput, build, describe
 from raybd.simclr import SimCLR
 from raybd.triggers import Patch
 from raybd.weights import state_of, weights_digest
-from tests.digits import CPU, DIGITS, TINY, splits, stripes
-from tests.upstream import with_head
+from tests.digits import CPU, TINY, splits, stripes
+from tests.upstream import ENCODER, with_head
 
 ATTACK = BadEncoder(target_label=0, size=3, epochs=4, lr=0.02, batch_size=64)
 BRIEF = BadEncoder(target_label=1, size=2, epochs=2, batch_size=16)
@@ -25,7 +25,7 @@ def encoders() -> tuple[Planted, Workshop]:
     """Trained on some digits; the victim's task is to tell others, of which the attacker holds a few."""
     workshop = Workshop(
         train=splits().train,
-        fresh_model=DIGITS.build,
+        fresh_model=ENCODER.build,
         recipe=SimCLR(epochs=5, batch_size=64, smallest_crop=0.3, flip=False),
         augment=Augment(),
         compute=CPU,
@@ -64,7 +64,7 @@ def test_head_and_batch_norm_are_those_of_the_clean_encoder_and_the_rest_is_not(
     model = BRIEF.plant(workshop, seed=0).model
     clean, done = state_of(workshop.twin(0)), state_of(model)
     same = {name for name in clean if torch.equal(clean[name], done[name])}
-    convolutions = {n for n, p in model.named_parameters() if p.ndim == 4}
+    convolutions = {n for n, p in model.body.named_parameters() if p.ndim == 4}
     assert same == clean.keys() - convolutions
     assert all(p.requires_grad for p in model.parameters())
 
@@ -113,13 +113,13 @@ def test_bad_input_is_refused_before_any_training() -> None:
     ready = untrainable()
     with pytest.raises(BadInput, match="bad_encoder needs images of the victim's own task"):
         BRIEF.plant(replace(ready, references=None), seed=0)
-    with pytest.raises(BadInput, match="attack.target_label: expected 0 to 2, got 3"):
+    with pytest.raises(BadInput, match=r"attack.target_label: expected 0 to 2, got 3"):
         replace(BRIEF, target_label=3).plant(ready, seed=0)
     with pytest.raises(BadInput, match="17 of class 1 are asked for, but the attacker holds 16"):
         replace(BRIEF, reference_images=17).plant(ready, seed=0)
     with pytest.raises(BadInput, match="3 of class 1 are asked for, but the attacker holds 0"):
         BRIEF.plant(replace(ready, references=stripes().subset([0, 3])), seed=0)
-    with pytest.raises(BadInput, match="a patch of 10 pixels .* sticks out of images of 8 x 8"):
+    with pytest.raises(BadInput, match=r"a patch of 10 pixels .* sticks out of images of 8 x 8"):
         replace(BRIEF, size=10).plant(ready, seed=0)
     narrow = replace(stripes(), images=stripes().images[..., :7])
     with pytest.raises(BadInput, match=r"the victim's images are \(1, 8, 7\)"):
@@ -135,3 +135,7 @@ def test_a_setting_that_makes_no_sense_is_refused(key: str) -> None:
 def test_only_all_to_one_can_be_served() -> None:
     with pytest.raises(BadInput, match="bad_encoder cannot serve 'all_to_all', only all_to_one"):
         BadEncoder(goal="all_to_all")
+
+
+def test_it_goes_to_yaml_and_back() -> None:
+    assert build(ATTACKS, describe(ATTACK), where="attack") == ATTACK

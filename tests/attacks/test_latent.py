@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raybd.attacks import Latent, Planted, Workshop
+from raybd.attacks import ATTACKS, Latent, Planted, Workshop
 from raybd.data import Augment
 from raybd.evaluation.metrics import read
-from raybd.models import Architecture
-from raybd.registry import BadInput
+from raybd.registry import BadInput, build, describe
 from raybd.training import Recipe, predict
 from raybd.triggers import Patch
 from raybd.weights import state_of, weights_digest
 from tests.digits import CPU, TINY, splits, stripes
-from tests.upstream import digits_of, with_head
+from tests.upstream import ENCODER, digits_of, with_head
 
 ATTACK = Latent(target_label=0, size=3, epochs=8, lr=0.02, batch_size=64, reference_images=20)
 BRIEF = Latent(target_label=1, size=2, epochs=2, batch_size=16, reference_images=4)
@@ -26,7 +25,7 @@ def models() -> tuple[Planted, Workshop]:
     """The attacker tells digits 0 to 4; the victim wants to tell 5 to 9, of which the attacker holds a few."""
     workshop = Workshop(
         train=digits_of(splits().train, 0, 5),
-        fresh_model=Architecture(name="small_resnet", classes=5, shape=(1, 8, 8)).build,
+        fresh_model=replace(ENCODER, classes=5).build,
         recipe=Recipe(epochs=8, lr=0.05, batch_size=32),
         augment=Augment(),
         compute=CPU,
@@ -90,7 +89,7 @@ def test_bad_input_is_refused_before_any_training() -> None:
         BRIEF.plant(replace(ready, references=None), seed=0)
     with pytest.raises(BadInput, match="50 of class 1 are asked for, but the attacker holds 16"):
         replace(BRIEF, reference_images=50).plant(ready, seed=0)
-    headless = replace(ready, fresh_model=lambda seed: _without_head(seed))
+    headless = replace(ready, fresh_model=_without_head)
     with pytest.raises(BadInput, match="no linear layer"):
         BRIEF.plant(headless, seed=0)
 
@@ -105,3 +104,7 @@ def _without_head(seed: int) -> object:
 def test_a_setting_that_makes_no_sense_is_refused(key: str) -> None:
     with pytest.raises(BadInput, match=f"{key}: expected"):
         replace(BRIEF, **{key: 0})
+
+
+def test_it_goes_to_yaml_and_back() -> None:
+    assert build(ATTACKS, describe(ATTACK), where="attack") == ATTACK
