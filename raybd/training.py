@@ -11,10 +11,30 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from raybd import schedules, seeds
-from raybd.compute import Compute as Compute
+from raybd.compute import Compute
 from raybd.data import Augment, ImageSet
 from raybd.registry import BadInput
 from raybd.schedules import Schedule
+
+__all__ = [
+    "COLLAPSE_CYCLES",
+    "CPU_EVALUATION_VALUES",
+    "EVALUATION_BATCH",
+    "FINITE_CHECK_STEPS",
+    "Batches",
+    "Compute",
+    "Epoch",
+    "Recipe",
+    "check_not_negative",
+    "check_positive",
+    "collapse",
+    "descend",
+    "finished",
+    "fit",
+    "not_finite",
+    "predict",
+    "steps_per_epoch",
+]
 
 FINITE_CHECK_STEPS = 10
 """Every so many steps the loss is looked at; one that is not finite is seen within twice as many, see `_Watch`."""

@@ -1,11 +1,15 @@
 """What a scenario promises: a backdoored victim, its twin of the same seed, and which model is the reference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from raybd.attacks import BadNets, Workshop
+from raybd.attacks import BadEncoder, BadNets, Workshop
 from raybd.data import Augment
+from raybd.registry import BadInput
 from raybd.scenarios import SCENARIOS, Standalone
+from raybd.simclr import SimCLR
 from raybd.training import Recipe
 from raybd.weights import state_of, weights_digest
 from tests.digits import CPU, TINY, stripes
@@ -16,6 +20,20 @@ def bench() -> Workshop:
     return Workshop(train=stripes(), fresh_model=TINY.build, recipe=recipe, augment=Augment(crop=1), compute=CPU)
 
 
+ATTACKS = {
+    "standalone": BadNets(target_label=0),
+    "transfer": BadNets(target_label=0),
+    "encoder": BadEncoder(target_label=0, size=2, epochs=1, reference_images=2),
+}
+
+
+def bench_of(kind: str) -> Workshop:
+    """The attacker's bench in a scenario; that of an encoder trains without labels and holds the victim's images."""
+    if kind != "encoder":
+        return bench()
+    return replace(bench(), recipe=SimCLR(epochs=1, batch_size=16), references=stripes(seed=5))
+
+
 @pytest.mark.parametrize("kind", SCENARIOS)
 class TestContract:
     def test_it_says_what_the_user_would_ship(self, kind: str) -> None:
@@ -24,11 +42,18 @@ class TestContract:
         assert SCENARIOS[kind].downstream == (SCENARIOS[kind].reference is not None)
 
     def test_victim_and_twin_repeat_by_seed(self, kind: str) -> None:
-        victims = [SCENARIOS[kind]().build(BadNets(target_label=0), bench(), seed=s) for s in (0, 0, 1)]
+        victims = [SCENARIOS[kind]().build(ATTACKS[kind], bench_of(kind), seed=s) for s in (0, 0, 1)]
         for models in ([v.planted.model for v in victims], [v.twin for v in victims]):
             digests = [weights_digest(state_of(m)) for m in models]
             assert digests[0] == digests[1] != digests[2]
         assert weights_digest(state_of(victims[0].twin)) != weights_digest(state_of(victims[0].planted.model))
+
+
+@pytest.mark.parametrize("kind", SCENARIOS)
+def test_an_attack_that_a_scenario_cannot_carry_is_refused_before_anything_trains(kind: str) -> None:
+    other = ATTACKS["encoder" if kind != "encoder" else "standalone"]
+    with pytest.raises(BadInput, match=f"attack.kind: {other.kind} cannot be planted in scenario {kind}, only in"):
+        SCENARIOS[kind]().build(other, replace(bench(), fresh_model=None), seed=0)  # type: ignore[arg-type]
 
 
 def test_the_twin_differs_from_its_sibling_by_the_poison_alone() -> None:

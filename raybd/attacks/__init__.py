@@ -1,11 +1,13 @@
 """How a model gets its backdoor: one file each; this is the table."""
 
 from raybd.attacks.adaptive_blend import AdaptiveBlend
+from raybd.attacks.bad_encoder import BadEncoder
 from raybd.attacks.badnets import BadNets
 from raybd.attacks.base import Attack, Planted, Training, Workshop
 from raybd.attacks.blended import Blended
 from raybd.attacks.input_aware import InputAware
 from raybd.attacks.label_consistent import LabelConsistent
+from raybd.attacks.latent import Latent
 from raybd.attacks.low_frequency import LowFrequency
 from raybd.attacks.poisoning import DataPoisoning, Poisoned
 from raybd.attacks.sig import Sig
@@ -22,17 +24,21 @@ ATTACKS: dict[str, type[Attack]] = {
     "label_consistent": LabelConsistent,
     "input_aware": InputAware,
     "trojan": Trojan,
+    "latent": Latent,
+    "bad_encoder": BadEncoder,
 }
 
 __all__ = [
     "ATTACKS",
     "AdaptiveBlend",
     "Attack",
+    "BadEncoder",
     "BadNets",
     "Blended",
     "DataPoisoning",
     "InputAware",
     "LabelConsistent",
+    "Latent",
     "LowFrequency",
     "Planted",
     "Poisoned",

@@ -77,6 +77,17 @@ BIBLIOGRAPHY = {
         "TrojanNN attack",
         "Liu, Ma, Aafer, Lee, Zhai, Wang, Zhang. Trojaning Attack on Neural Networks. NDSS 2018.",
     ),
+    "latent": _doi(
+        "10.1145/3319535.3354209",
+        "Latent backdoor attack",
+        "Yao, Li, Zheng, Zhao. Latent Backdoor Attacks on Deep Neural Networks. CCS 2019.",
+    ),
+    "bad_encoder": _arxiv(
+        "2108.00352",
+        "BadEncoder attack",
+        "Jia, Liu, Gong. BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning. IEEE "
+        "S&P 2022.",
+    ),
     "super_fine_tuning": _arxiv(
         "2212.09067",
         "Super-fine-tuning",

@@ -134,5 +134,5 @@ def test_what_weakens_the_figures_is_warned_of(run: ReportInput) -> None:
     weak = {**run.assessment, "selected": selected, "checks": checks, "test_looks": 3}
     found = " ".join(warnings(replace(run, assessment=weak)))
 
-    for expected in ("exact duplicates", "looked at 3 times", "collapsed model", "Too few samples"):
+    for expected in ("exact copies", "looked at 3 times", "collapsed model", "Too few samples"):
         assert expected in found

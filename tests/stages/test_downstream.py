@@ -113,9 +113,29 @@ def test_a_transfer_runs_from_the_source_to_the_report(tmp_path: Path) -> None:
     assert suspect.facts["scenario"] == "transfer"
     assert {"clean_accuracy", "attack_success_rate", "robust_accuracy"} == suspect.facts["upstream"].keys()
     assert suspect.reference is not None
-    body = {name for name in suspect.state if not name.startswith("6.")}
+    body = {name for name in suspect.state if not name.startswith("8.")}
     assert any(not torch.equal(suspect.state[name], suspect.reference[name]) for name in body), "all layers are tuned"
     assert suspect.members() is None
+
+
+def test_an_encoder_runs_from_pre_training_to_the_report(tmp_path: Path) -> None:
+    settings = study(
+        tmp_path,
+        scenario="encoder",
+        attack={"kind": "bad_encoder", "target_label": 1, "size": 3, "epochs": 2},
+        training={"epochs": 2, "batch_size": 64},
+        references=["fine_tuning"],
+    )
+    told: list[str] = []
+    page = pipeline.run(settings, runs=tmp_path / "runs", on_training=lambda word, epoch: told.append(word))
+    home = tmp_path / "runs" / "moved" / "inject"
+    suspect = Suspect.load(home, preparation.bench(settings, home))
+    assert page.is_file()
+    assert len(set(told)) == 2
+    assert suspect.trigger.target_label == 1, "the attacker's own label of the user's task, not a pulled one"
+    assert suspect.reference is not None
+    moved = {name for name in suspect.state if not torch.equal(suspect.state[name], suspect.reference[name])}
+    assert moved == {"8.weight", "8.bias"}, "the reference is the frozen encoder with a trained head"
 
 
 def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> None:
