@@ -45,7 +45,7 @@ def test_saved_and_loaded_in_a_new_process_they_make_the_same_images_to_the_bit(
     safetensors.torch.save_file({"images": images()}, tmp_path / "images.safetensors")
     for make in MAKERS.values():
         written(tmp_path, make())
-    subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, str(tmp_path), *MAKERS], check=True)  # noqa: S603 - our own
+    subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, str(tmp_path), *MAKERS], check=True)
     done = safetensors.torch.load_file(tmp_path / "done.safetensors")
     for kind, make in MAKERS.items():
         assert torch.equal(done[kind], make().apply(images()))
@@ -56,7 +56,7 @@ class TestContract:
     def test_its_tensors_go_with_it_through_pickling_and_to_another_target(self, kind: str) -> None:
         trigger = MAKERS[kind]()
         done = trigger.apply(images())
-        pickled = pickle.loads(pickle.dumps(trigger))  # noqa: S301 - as Ray ships it
+        pickled = pickle.loads(pickle.dumps(trigger))
         assert torch.equal(pickled.apply(images()), done)
         assert torch.equal(trigger.aimed_at(2).apply(images()), done)
         assert trigger.aimed_at(2).target_label == 2

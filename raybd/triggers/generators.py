@@ -44,7 +44,8 @@ class Generators(nn.Module):
 
     def patterns(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return a pattern in [0, 1] for each image in [0, 1]."""
-        return 0.5 + 0.5 * self.pattern(x)
+        drawn: Tensor = self.pattern(x)
+        return 0.5 + 0.5 * drawn
 
     def masks(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
         """Return a mask in [0, 1], nearly all 0 or 1, for each image in [0, 1]."""
