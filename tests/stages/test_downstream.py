@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.datasets import load_digits
 
 from raybd import pipeline
@@ -26,17 +27,13 @@ REMAINDERS = Architecture(name="small_resnet", classes=3, shape=(1, 8, 8), head_
 """The network of `tests.digits` under another task: a digit's remainder when it is divided by three."""
 
 
-def write_remainders(folder: Path) -> None:
-    digits = load_digits()
-    images, labels = np.rint(digits.images * (255 / 16)).astype(np.uint8), (digits.target % 3).astype(np.int64)
-    cut = 1000
-    np.savez(
-        folder / "remainders.npz",
-        x_train=images[:cut],
-        y_train=labels[:cut],
-        x_test=images[cut:],
-        y_test=labels[cut:],
-    )
+def write_digits(folder: Path) -> None:
+    """Two tasks on the same images: the digits, and their remainders."""
+    digits, cut = load_digits(), 1000
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    for name, labels in (("digits", digits.target), ("remainders", digits.target % 3)):
+        parts = {"x_train": images[:cut], "x_test": images[cut:], "y_train": labels[:cut], "y_test": labels[cut:]}
+        np.savez(folder / f"{name}.npz", **parts)
 
 
 STUDY: dict[str, Any] = {
@@ -45,7 +42,7 @@ STUDY: dict[str, Any] = {
     "model": {"name": "small_resnet"},
     "attack": {"kind": "badnets", "target_label": 0},
     "training": {"epochs": 3, "lr": 0.05, "batch_size": 32},
-    "upstream": {"source": "digits", "images": 600},
+    "upstream": {"source": "digits.npz", "images": 600},
     "data": {
         "source": "remainders.npz",
         "clean_set": {"from": "train", "size": 150},
@@ -66,9 +63,7 @@ STUDY: dict[str, Any] = {
 
 
 def study(folder: Path, **changes: Any) -> StudySettings:
-    import yaml
-
-    write_remainders(folder)
+    write_digits(folder)
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
     whole = {k: v for k, v in (STUDY | changes).items() if v is not None}
     return parse_study(whole, folder=folder)
@@ -212,7 +207,10 @@ def test_what_does_not_go_together_is_refused_when_the_study_is_read(
             {"source": "digits", "size": 12},
             r"upstream.source: images are \(1, 12, 12\) .* those of data are \(1, 8, 8\)",
         ),
-        ({"source": "digits", "images": 5000}, r"upstream.images: 5000 > 1797 images in the train part of digits"),
+        (
+            {"source": "digits.npz", "images": 5000},
+            r"upstream.images: 5000 > 1000 images in the train part of digits.npz",
+        ),
     ],
 )
 def test_another_tasks_images_that_do_not_fit_are_refused_before_anything_trains(
