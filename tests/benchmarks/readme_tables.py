@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import readme_speed
+from tests.benchmarks import readme_paper, readme_speed
 from tests.benchmarks.readme_speed import machine
 from tests.examples import own_model
 
@@ -31,7 +31,7 @@ def blocks() -> dict[str, str]:
         path = RESULTS / f"{name.replace('-', '_')}.json"
         if path.is_file():
             found[name] = table(json.loads(path.read_text(encoding="utf-8")))
-    return found | readme_speed.blocks()
+    return found | readme_paper.blocks() | readme_speed.blocks()
 
 
 def third_party(results: dict[str, Any]) -> str:
