@@ -17,7 +17,10 @@ from raybd.seeds import IsolatedRandom
 
 
 class Classifier(nn.Module):
-    """A network `body` that takes images in [0, 1], normalises them first and gives logits (n, classes)."""
+    """A network `body` that takes images in [0, 1], normalises them first and gives logits (n, classes).
+
+    `head` names its classification layer, by default the last linear one; '' says that it has none.
+    """
 
     mean: Tensor | None
     std: Tensor | None
@@ -25,7 +28,7 @@ class Classifier(nn.Module):
     def __init__(self, body: nn.Module, *, normalize: Mapping[str, Any] | None = None, head: str | None = None) -> None:
         super().__init__()
         self.body = body
-        self.head_name = head or _last_linear(body)
+        self.head_name = _last_linear(body) if head is None else head
         for name in ("mean", "std"):
             # Not in the state dict: the weights that raybd writes fit the user's own network as it is.
             values = torch.tensor([float(v) for v in normalize[name]]).view(1, -1, 1, 1) if normalize else None
@@ -87,7 +90,8 @@ class Architecture:
 
     A factory's module is a file in `folder`, the study's folder, or belongs to one of `packages`. `head_from` says
     where the classification layer comes from: it is the network's `own`; a `fresh` one takes the place of the one it
-    was trained with, for `upstream_classes`; or it is `added` to a network that gives features; or there is `none`.
+    was trained with, for `upstream_classes`; or it is `added` to a network that gives features, which is `headless`
+    before that. Of `any` network nobody asks how many logits it gives.
     """
 
     classes: int
@@ -99,7 +103,7 @@ class Architecture:
     head: str | None = None
     folder: Path | None = None
     packages: tuple[str, ...] = ()
-    head_from: Literal["own", "fresh", "added", "none"] = "own"
+    head_from: Literal["own", "fresh", "added", "headless", "any"] = "own"
     upstream_classes: int | None = None
 
     def __post_init__(self) -> None:
@@ -140,15 +144,10 @@ class Architecture:
 
     def _with_head(self, body: nn.Module) -> Classifier:
         if self.head_from == "added":
-            features = self._output(Classifier(body, normalize=self.normalize).eval())
-            if features.ndim != 2:
-                raise BadInput(
-                    f"suspect: an encoder gives features (n, d), this one gave {tuple(features.shape)}; name the "
-                    "layer to replace as suspect.head if it is a whole classifier"
-                )
+            features = self._features(Classifier(body, normalize=self.normalize, head="").eval())
             body = nn.Sequential(OrderedDict(encoder=body, head=nn.Linear(features.shape[1], self.classes)))
             return Classifier(body, normalize=self.normalize, head="head")
-        model = Classifier(body, normalize=self.normalize, head=self.head)
+        model = Classifier(body, normalize=self.normalize, head="" if self.head_from == "headless" else self.head)
         if self.head_from == "fresh":
             model.replace_head(self.classes)
         return model
@@ -186,9 +185,21 @@ class Architecture:
             raise BadInput(f"suspect: the model gave a {type(output).__name__}, expected one tensor of logits")
         return output
 
+    def _features(self, encoder: Classifier) -> Tensor:
+        features = self._output(encoder)
+        if features.ndim != 2:
+            raise BadInput(
+                f"suspect: an encoder gives features (n, d), this one gave {tuple(features.shape)}; name the "
+                "layer to replace as suspect.head if it is a whole classifier"
+            )
+        return features
+
     def _check_output(self, model: Classifier) -> None:
+        if self.head_from == "headless":
+            self._features(model)
+            return
         got = tuple(self._output(model).shape)
-        if self.head_from != "none" and got != (2, self.classes):
+        if self.head_from != "any" and got != (2, self.classes):
             hint = "" if model.head_name else ". An encoder without a head belongs into scenario: encoder"
             raise BadInput(
                 f"suspect: for two {self._images} the model gave an output of shape {got}, "

@@ -254,6 +254,8 @@ def run(
 def validate(settings: StudySettings) -> dict[str, Any]:
     """Load everything a study names, put one batch through the model, and say what was found.
 
+    Of a model for another task the reference is trained too: its warnings say what the trigger does there.
+
     Raises:
         BadInput: whatever cannot be used; nothing is written.
     """
@@ -264,6 +266,7 @@ def validate(settings: StudySettings) -> dict[str, Any]:
             weights, origin = preparation.weights_file(settings, Path(scratch))
             suspect = suspects.adopted(settings, ready, weights, origin)
         return preparation.overview(settings, ready, origin, suspect.facts.get("warnings", ()))
+    suspects.check_injection(settings, ready, suspects.workshop(settings, ready))
     return preparation.overview(settings, ready, origin)
 
 

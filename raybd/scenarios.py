@@ -1,6 +1,7 @@
 """How a victim comes to its backdoored model, what it is worth there, and which model is the reference."""
 
 from abc import ABC
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -15,7 +16,7 @@ from raybd.defenses import Defense, FineTuning
 from raybd.models import Architecture, Classifier
 from raybd.registry import BadInput
 from raybd.simclr import SimCLR
-from raybd.training import Compute, Recipe, finished, predict
+from raybd.training import Compute, Epoch, Recipe, finished, predict
 from raybd.triggers import Trigger
 
 
@@ -75,8 +76,15 @@ class Scenario(ABC):
         augment: Augment,
         compute: Compute,
         seed: int,
+        told: Callable[[Iterator[Epoch], str], Iterator[Epoch]] | None = None,
     ) -> Classifier:
-        """Return what the user would ship of `model`, which is changed: itself, or fine-tuned on the user's task."""
+        """Return what the user would ship of `model`, which is changed: itself, or fine-tuned on the user's task.
+
+        `told` watches the training, as `Workshop.told` does.
+
+        Raises:
+            BadInput: if the training collapses.
+        """
         if self.reference is None:
             return model
         view = DefenderView(
@@ -86,7 +94,10 @@ class Scenario(ABC):
             training_set=None,
             augment=augment,
         )
-        finished(self.reference.sanitize(view, compute=compute, seed=seed, subset_seed=seed))
+        epochs = self.reference.sanitize(view, compute=compute, seed=seed, subset_seed=seed)
+        last = finished(epochs if told is None else told(epochs, "reference model"))
+        if last.collapsed:
+            raise BadInput(f"the reference model collapsed ({last.collapsed})")
         return model.eval()
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
+import torch
+
 from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import TestView
 from raybd.factories import factory_file
@@ -176,7 +178,8 @@ class Suspect:
         if self.reference is not None:
             save_weights(self.reference, folder / REFERENCE)
         if self.made is not None:
-            save_weights({"images": self.made.images, "labels": self.made.labels}, folder / POISONED)
+            held = {"images": self.made.images, "labels": self.made.labels, "classes": torch.tensor(self.made.classes)}
+            save_weights(held, folder / POISONED)
         if self.how == "inject" and isinstance(self.bench.trigger, Learned):
             save_weights(self.bench.trigger.tensors, folder / TRIGGER)
         changed = {"poisoned": list(self.poisoned), "covers": list(self.covers)}
@@ -192,6 +195,7 @@ class Suspect:
             BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
         """
         card = read_card(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
+        made = _images(folder / POISONED, card["facts"])
         changed = read_card(folder / SPLITS, "poisoned", "covers")
         suspect = cls(
             how=card["how"],
@@ -202,7 +206,7 @@ class Suspect:
             twin=_loaded(folder / TWIN),
             poisoned=tuple(changed["poisoned"]),
             covers=tuple(changed["covers"]),
-            made=_images(folder / POISONED, bench.architecture.classes),
+            made=made,
             facts=card["facts"],
             folder=folder,
         )
@@ -227,9 +231,15 @@ def _loaded(path: Path) -> State | None:
     return load_weights(path) if path.is_file() else None
 
 
-def _images(path: Path, classes: int) -> ImageSet | None:
+def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
+    """The poisoned images in `path`, if they are there; they must be those of the card."""
     held = _loaded(path)
-    return None if held is None else ImageSet(images=held["images"], labels=held["labels"], classes=classes)
+    if held is None:
+        return None
+    made = ImageSet(images=held["images"], labels=held["labels"], classes=int(held["classes"]))
+    if made.digest() != facts.get("poisoned_digest"):
+        raise BadInput(f"{path}: these are not the images of the card; the file was changed")
+    return made
 
 
 def read_card(path: Path, *keys: str) -> dict[str, Any]:
@@ -277,7 +287,12 @@ def _architecture_card(architecture: Architecture) -> dict[str, Any]:
     return {**kept, "factory_file_digest": digest}
 
 
+def without_folders(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a described component with the bare names of its files: where they lie is this machine's business."""
+    return {k: Path(v).name if isinstance(v, str) and "/" in v else v for k, v in described.items()}
+
+
 def _trigger_card(trigger: Trigger, shape: tuple[int, ...]) -> dict[str, Any]:
-    described = {k: Path(v).name if isinstance(v, str) and "/" in v else v for k, v in describe(trigger).items()}
+    described = without_folders(describe(trigger))
     channels, height, width = shape
     return {**described, "digest": trigger.digest((channels, height, width))}

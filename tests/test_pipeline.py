@@ -167,8 +167,8 @@ def test_search_and_select_finish_without_a_single_test_image(tmp_path: Path, mo
                 raise AssertionError(f"a look at the test split: {name}")
             return super().__getattribute__(name)
 
-    def blind(given: StudySettings) -> Any:
-        ready = original(given)
+    def blind(given: StudySettings, home: Path | None = None) -> Any:
+        ready = original(given, home)
         object.__setattr__(ready.splits, "test", NoImages(ready.splits.test))
         return ready
 

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, final
 
@@ -17,7 +17,9 @@ from raybd.triggers import Goal, Trigger, check_goal
 class Training(Protocol):
     """How a model is trained from scratch: `training.Recipe` with labels, `simclr.SimCLR` without."""
 
-    def fit(self, model: Classifier, data: ImageSet, *, augment: Augment, compute: Compute, seed: int) -> Any:
+    def fit(
+        self, model: Classifier, data: ImageSet, *, augment: Augment, compute: Compute, seed: int
+    ) -> Iterator[Epoch]:
         """Train `model` in place, yielding Epochs."""
 
 
@@ -74,9 +76,15 @@ class Workshop:
         last = finished(self.told(epochs, word))
         return model.eval(), last
 
-    def told(self, epochs: Any, word: str) -> Any:
-        """Pass `epochs` on, telling `on_progress` of each."""
+    def told(self, epochs: Iterator[Epoch], word: str) -> Iterator[Epoch]:
+        """Pass `epochs` on, telling `on_progress` of each.
+
+        Raises:
+            BadInput: if the training collapses: of such a model every figure would say nothing.
+        """
         for epoch in epochs:
+            if epoch.collapsed:
+                raise BadInput(f"training: the {word} collapsed ({epoch.collapsed}); lower its learning rate")
             if self.on_progress is not None:
                 self.on_progress(word, epoch)
             yield epoch

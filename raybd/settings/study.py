@@ -199,6 +199,9 @@ def _scenario_faults(study: StudySettings) -> Iterator[str]:
         return
     if study.injects and (upstream is None or upstream.source is None):
         yield f"upstream.source: missing; scenario {study.scenario} plants the backdoor on another task's images"
+    same = upstream is not None and (upstream.source, upstream.root) == (study.data.source, study.data.root)
+    if same and study.data.selection.origin == "train":
+        yield "data.selection.from: with upstream.source the same data, images of 'train' are the attacker's; say test"
     if not study.injects and upstream is not None and upstream.source is not None:
         yield "upstream.source: not with 'suspect', which was trained elsewhere; only 'classes' is of use"
     if study.suspect is not None and study.suspect.name is not None and (upstream is None or upstream.classes is None):

@@ -11,10 +11,10 @@ from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
 from raybd.models import Architecture
-from raybd.registry import BadInput, describe, read_json
+from raybd.registry import BadInput, describe
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
-from raybd.suspect import planted_trigger
+from raybd.suspect import planted_trigger, read_card
 from raybd.tracking import fetch
 from raybd.training import Compute
 from raybd.triggers import Trigger
@@ -43,6 +43,8 @@ def bench(settings: StudySettings, home: Path | None = None) -> Bench:
     trigger = _trigger(settings, home)
     if trigger is not None and trigger.aimed:
         trigger.check(shape, classes)
+    elif trigger is not None:
+        trigger.fit_to(shape)
     resources = settings.resources
     compute = Compute.detect(
         threads=resources.cpus_per_trial, gpu=resources.gpus_per_trial > 0, precision=resources.precision
@@ -81,7 +83,11 @@ def _trigger(settings: StudySettings, home: Path | None) -> Trigger | None:
         trigger = settings.attack.trigger() or (None if home is None else planted_trigger(home))
     if trigger is None or home is None or not settings.victim.downstream:
         return trigger
-    return trigger.aimed_at(int(read_json(home / CARD)["trigger"]["target_label"]))
+    described = read_card(home / CARD, "trigger")["trigger"]
+    if not isinstance(described, dict) or not isinstance(described.get("target_label"), int | None):
+        raise BadInput(f"{home / CARD}: damaged: its trigger is {described!r}")
+    label = described.get("target_label")
+    return trigger if label is None else trigger.aimed_at(label)
 
 
 def example_images(ready: Bench) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raybd.artifacts import Bench, Suspect
 from raybd.attacks import Workshop
@@ -17,6 +17,7 @@ from raybd.scenarios import Victim, pulled_label, transplanted
 from raybd.seeds import derive
 from raybd.settings import StudySettings
 from raybd.stages.preparation import example_images
+from raybd.suspect import without_folders
 from raybd.tracking import Untraceable, check_traceable
 from raybd.training import Epoch
 from raybd.triggers import Trigger
@@ -59,7 +60,10 @@ def upstream_architecture(settings: StudySettings, ready: Bench) -> Architecture
     own = ready.architecture
     if not settings.victim.downstream:
         return own
-    return replace(own, head_from="none", classes=own.upstream_classes or own.classes, upstream_classes=None)
+    if own.head_from == "added":
+        return replace(own, head_from="headless")
+    known: Literal["any", "own"] = "any" if own.upstream_classes is None else "own"
+    return replace(own, head_from=known, classes=own.upstream_classes or own.classes, upstream_classes=None)
 
 
 def workshop(settings: StudySettings, ready: Bench, on_training: OnTraining | None = None) -> Workshop:
@@ -109,38 +113,56 @@ def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = 
     """
     assert settings.attack is not None
     attacker = attacker or workshop(settings, ready)
+    check_injection(settings, ready, attacker)
     victim = settings.victim.build(settings.attack, attacker, seed=injection_seed(settings))
     facts: dict[str, Any] = {
         **_scenario_facts(settings),
-        "attack": describe(settings.attack),
+        "attack": without_folders(describe(settings.attack)),
         "training": as_json(settings.training),
         "training_seconds": victim.planted.last.seconds,
     }
     if settings.victim.downstream:
-        suspect = _downstream(settings, ready, victim, facts | _upstream_facts(settings, ready, victim))
+        facts |= _upstream_facts(settings, ready, victim)
+        suspect = _downstream(settings, ready, victim, attacker, facts)
     else:
         suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
     return _with_warnings(_checked(suspect))
+
+
+def check_injection(settings: StudySettings, ready: Bench, attacker: Workshop) -> None:
+    """Raise BadInput unless the attack can be carried out and, under another task, the network moved there."""
+    assert settings.attack is not None
+    settings.victim.check(settings.attack)
+    settings.attack.check(attacker)
+    if settings.victim.downstream:
+        transplanted(attacker.fresh_model(0), ready.architecture, seed=0)
 
 
 def _scenario_facts(settings: StudySettings) -> dict[str, str]:
     return {"scenario": settings.scenario, "reference_model": settings.victim.reference_words}
 
 
-def _downstream(settings: StudySettings, ready: Bench, victim: Victim, facts: dict[str, Any]) -> Suspect:
+def _downstream(
+    settings: StudySettings, ready: Bench, victim: Victim, attacker: Workshop, facts: dict[str, Any]
+) -> Suspect:
     """The suspect of a victim whose user has put it, and would have put its twin, under a task of their own."""
     assert settings.attack is not None
-    start, shipped = _moved(settings, ready, victim.planted.model)
-    _, twin = _moved(settings, ready, victim.twin)
+    start, shipped = _moved(settings, ready, victim.planted.model, attacker)
+    _, twin = _moved(settings, ready, victim.twin, attacker)
     trigger = victim.planted.trigger
     if settings.attack.target_of == "training":
         trigger = _aimed(ready, shipped, trigger.aimed_at(None))
-    moved = Victim(planted=replace(victim.planted, model=start, trigger=trigger, poisoned=(), covers=()), twin=twin)
-    suspect = Suspect.from_victim(replace(moved, planted=replace(moved.planted, training_set=None)), ready, facts)
-    return replace(suspect, reference=state_of(shipped))
+    moved = Victim(planted=replace(victim.planted, model=start, trigger=trigger), twin=twin)
+    counts = {"poisoned": len(victim.planted.poisoned), "covers": len(victim.planted.covers)}
+    facts = {**facts, "upstream": {**facts.get("upstream", {}), **counts}}
+    suspect = Suspect.from_victim(moved, ready, facts, makes_images=settings.attack.makes_images)
+    # What was poisoned are places in the other task's images, none in the user's own.
+    return replace(suspect, reference=state_of(shipped), poisoned=(), covers=())
 
 
-def _moved(settings: StudySettings, ready: Bench, model: Classifier) -> tuple[Classifier, Classifier]:
+def _moved(
+    settings: StudySettings, ready: Bench, model: Classifier, attacker: Workshop | None = None
+) -> tuple[Classifier, Classifier]:
     """`model` under a fresh head for the user's task, and what the user would ship of it without a defense."""
     seed = injection_seed(settings)
     start = transplanted(model, ready.architecture, seed=seed)
@@ -151,6 +173,7 @@ def _moved(settings: StudySettings, ready: Bench, model: Classifier) -> tuple[Cl
         augment=ready.augment,
         compute=ready.compute,
         seed=derive(seed, "reference"),
+        told=None if attacker is None else attacker.told,
     )
     return start, shipped
 

@@ -33,7 +33,7 @@ class InputAware(Learned):
             chunks = [_triggered(generators, part) for part in torch.split(images, _chunk(images))]
         return torch.cat(chunks).clone()
 
-    def fit_to(self, shape: tuple[int, int, int]) -> None:
+    def fit_tensors_to(self, shape: tuple[int, int, int]) -> None:
         """Raise BadInput if the generators are for images with another number of channels."""
         channels = _sizes(self.tensors)[0]
         if channels != shape[0]:

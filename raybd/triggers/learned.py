@@ -1,14 +1,16 @@
 """Triggers that were learnt: their tensors travel with them and lie beside the suspect as safetensors."""
 
+import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 import safetensors.torch
 from torch import Tensor
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, describe
 from raybd.triggers.base import Trigger
 
 
@@ -50,16 +52,31 @@ class Learned(Trigger):
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(dict(self.tensors), path)
 
-    def check(self, shape: tuple[int, int, int], classes: int) -> None:
-        """See `Trigger.check`; one whose tensors are still unknown is refused too."""
+    @final
+    def fit_to(self, shape: tuple[int, int, int]) -> None:
+        """See `Trigger.fit_to`; one whose tensors are still unknown is refused too."""
         if not self.tensors:
             raise BadInput(f"trigger.weights: missing; a {self.kind} trigger is learnt, give its safetensors file")
-        super().check(shape, classes)
+        self.fit_tensors_to(shape)
+
+    @abstractmethod
+    def fit_tensors_to(self, shape: tuple[int, int, int]) -> None:
+        """Raise BadInput unless the tensors suit images of `shape` (c, h, w)."""
+
+    @final
+    def digest(self, shape: tuple[int, int, int]) -> str:
+        """Return the SHA-256 of the fields, the tensors and `shape`: what they draw may differ in a bit elsewhere."""
+        hasher = hashlib.sha256(f"{shape} {describe(replace(self, weights=None))}".encode())
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name]
+            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hasher.update(tensor.contiguous().numpy().tobytes())
+        return hasher.hexdigest()
 
     @classmethod
+    @abstractmethod
     def expected(cls) -> Mapping[str, int]:
         """Return the names of the tensors this trigger needs, with their numbers of dimensions."""
-        raise NotImplementedError
 
     def check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise BadInput unless these tensors, of the expected names and dimensions, go together."""

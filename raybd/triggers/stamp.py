@@ -32,7 +32,7 @@ class Stamp(Learned):
         row = start(self.row, pattern.shape[1], images.shape[2])
         return image_ops.paste(images, pattern, row, start(self.column, pattern.shape[2], images.shape[3]))
 
-    def fit_to(self, shape: tuple[int, int, int]) -> None:
+    def fit_tensors_to(self, shape: tuple[int, int, int]) -> None:
         """Raise BadInput if the patch has other channels than the images, or sticks out of them."""
         pattern = self.tensors["pattern"]
         if pattern.shape[0] != shape[0]:

@@ -49,12 +49,15 @@ def measure(data: str, attack: str, options: argparse.Namespace) -> None:
     settings = cells.study(data, attack, options.work / "images", trials=options.trials)
     home, file = options.work / data / attack, RESULTS / data / f"{attack}.json"
     card = read_json(file) if file.is_file() else {"environment": environment(), "study": settings.resolved()}
+    if card["study"] != settings.resolved():
+        raise BadInput(f"{file}: measured with another study; move it away, and {home}, to begin anew")
     try:
         suspect = cells.plant(settings, home / "inject", options.work / data / "twins")
     except BadInput as error:
         write_json(file, card | {"refused": str(error)})
         say(f"{settings.name}: {error}")
         return
+    card.pop("refused", None)
     if "undefended" not in card:
         card["undefended"] = cells.undefended(suspect)
         write_json(file, card)

@@ -1,6 +1,6 @@
 """The cells of the paper's figures: which studies they are, and the steps of one cell, each kept in files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from raybd.defenses import Defense, reference
 from raybd.evaluation.assess import Subject, examine
 from raybd.evaluation.twin import check_twin
 from raybd.registry import as_json, describe, revive
-from raybd.search.records import Job, TrialRecord
+from raybd.search.records import Job, Outcome, TrialRecord
 from raybd.seeds import derive
 from raybd.settings import StudySettings, parse_study
 from raybd.stages import preparation, searching, selecting, suspects
@@ -165,14 +165,18 @@ def _tuned(settings: StudySettings, suspect: Suspect, found: Study, folder: Path
 
 
 def _subject(defense: Defense, folder: Path, executor: LocalExecutor, seeds: int) -> Subject:
-    """A defense with fresh seeds; the row shows the seed whose ASR on selection is the median."""
+    """A defense with fresh seeds; what is done is taken from `folder`."""
     jobs = [
         Job(defense=defense, seed=derive(0, "row", i), weights=folder / str(i) / "weights.safetensors")
         for i in range(seeds)
     ]
-    outcomes = run_kept(jobs, executor)
+    return subject_of(defense, jobs, run_kept(jobs, executor))
+
+
+def subject_of(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
+    """Return the runs of a defense as one line of the table, which shows the seed of the median ASR on selection."""
     rates = [o.attack_success_rate.rate if o.attack_success_rate else 1.0 for o in outcomes]
-    shown = sorted(range(seeds), key=lambda i: rates[i])[seeds // 2]
+    shown = sorted(range(len(jobs)), key=lambda i: rates[i])[len(jobs) // 2]
     return Subject(
         states=tuple(load_weights(job.weights) for job in jobs if job.weights is not None),
         shown=shown,

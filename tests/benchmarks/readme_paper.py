@@ -26,7 +26,10 @@ def _files() -> list[Path]:
 
 def undefended(cells: dict[str, dict[str, Any]]) -> str:
     """Return the suspects as they came, beside their never-poisoned twins."""
-    rows = ["| data, attack | C-Acc | twin's C-Acc | ASR | R-Acc | twin obeys more by | training |", "|---" * 7 + "|"]
+    rows = [
+        "| data, attack | C-Acc | twin's C-Acc | ASR | R-Acc | twin obeys more by | last training |",
+        "|---" * 7 + "|",
+    ]
     refused = []
     for name, cell in cells.items():
         if "undefended" not in cell:
@@ -67,7 +70,8 @@ def defended(cells: dict[str, dict[str, Any]]) -> str:
         found = cell["defended"]
         texts = [_row(found["rows"][row]) for row in ("suspect", "fine_tuning", "paper", "tuned")]
         told = "" if found["met_the_gate_on_selection"] else ", none met the gate's bounds on selection"
-        rows.append(f"| {_words(name, cell)} | {' | '.join(texts)} | {found['feasible_trials']} of 32{told} |")
+        count = f"{found['feasible_trials']} of {len(found['trials'])}{told}"
+        rows.append(f"| {_words(name, cell)} | {' | '.join(texts)} | {count} |")
     return "\n".join([*rows, "", _missing(cells, paper_cells.PAPERS, "defended")]).rstrip()
 
 

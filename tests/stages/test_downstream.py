@@ -19,7 +19,7 @@ from raybd.scenarios import pulled_label, transplanted
 from raybd.settings import StudySettings, parse_study
 from raybd.stages import preparation
 from raybd.triggers import Patch
-from raybd.weights import load_into, save_weights, state_of, weights_digest
+from raybd.weights import load_into, load_weights, save_weights, state_of, weights_digest
 from tests.digits import CPU, splits, victim
 from tests.studies import SPACE
 
@@ -102,11 +102,13 @@ def test_a_transfer_runs_from_the_source_to_the_report(tmp_path: Path) -> None:
     home = tmp_path / "runs" / "moved" / "inject"
     suspect = Suspect.load(home, preparation.bench(settings, home))
     assert page.is_file()
-    assert set(told) == {"poisoned model", "never-poisoned twin"}
+    assert set(told) == {"poisoned model", "never-poisoned twin", "reference model"}
     assert suspect.bench.trigger is not None
     assert suspect.trigger.target_label in {0, 1, 2}
     assert suspect.facts["scenario"] == "transfer"
-    assert {"clean_accuracy", "attack_success_rate", "robust_accuracy"} == suspect.facts["upstream"].keys()
+    rates = {"clean_accuracy", "attack_success_rate", "robust_accuracy"}
+    assert suspect.facts["upstream"].keys() == rates | {"poisoned", "covers"}
+    assert suspect.facts["upstream"]["poisoned"] == 60
     assert suspect.reference is not None
     body = {name for name in suspect.state if not name.startswith("8.")}
     assert any(not torch.equal(suspect.state[name], suspect.reference[name]) for name in body), "all layers are tuned"
@@ -126,7 +128,7 @@ def test_an_encoder_runs_from_pre_training_to_the_report(tmp_path: Path) -> None
     home = tmp_path / "runs" / "moved" / "inject"
     suspect = Suspect.load(home, preparation.bench(settings, home))
     assert page.is_file()
-    assert len(set(told)) == 2
+    assert set(told) == {"backdoored model", "never-poisoned twin", "reference model"}
     assert suspect.trigger.target_label == 1, "the attacker's own label of the user's task, not a pulled one"
     assert suspect.reference is not None
     moved = {name for name in suspect.state if not torch.equal(suspect.state[name], suspect.reference[name])}
@@ -231,3 +233,47 @@ def test_a_network_without_a_head_belongs_into_the_encoder_scenario(tmp_path: Pa
     headed = Architecture(**network, head_from="added").build(0)
     assert headed(torch.rand(2, 1, 8, 8)).shape == (2, 3)
     assert headed.features(torch.rand(2, 1, 8, 8)).shape == (2, 7 * 36)
+
+
+def test_what_an_encoder_gives_are_its_features_even_where_it_ends_in_a_linear_layer(tmp_path: Path) -> None:
+    code = "from torch import nn\n\ndef features():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n"
+    (tmp_path / "my_encoder.py").write_text(code, encoding="utf-8")
+    network = {"factory": "my_encoder:features", "classes": 3, "shape": (1, 8, 8), "folder": tmp_path}
+    images = torch.rand(2, 1, 8, 8)
+    encoder = Architecture(**network, head_from="headless").build(0)
+    assert torch.equal(encoder.features(images), encoder(images))
+    moved = transplanted(encoder, Architecture(**network, head_from="added"), seed=0)
+    assert torch.equal(moved.features(images), encoder(images))
+    assert moved(images).shape == (2, 3)
+
+
+def test_an_encoder_that_gives_maps_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my_maps.py").write_text("from torch import nn\n\ndef maps():\n    return nn.Conv2d(1, 4, 3)\n")
+    for head_from in ("headless", "added"):
+        with pytest.raises(BadInput, match=r"an encoder gives features \(n, d\), this one gave \(2, 4, 6, 6\)"):
+            Architecture(
+                factory="my_maps:maps", classes=3, shape=(1, 8, 8), folder=tmp_path, head_from=head_from
+            ).build(0)
+
+
+def test_a_diverged_training_is_refused_and_no_figure_is_read_from_it(tmp_path: Path) -> None:
+    settings = study(tmp_path, training={"epochs": 3, "lr": 1e12, "batch_size": 32})
+    with pytest.raises(BadInput, match="training: the poisoned model collapsed"):
+        pipeline.inject(settings, runs=tmp_path / "runs")
+
+
+def test_stored_poisoned_images_must_be_those_of_the_card(tmp_path: Path) -> None:
+    attack = {"kind": "trojan", "target_label": 0, "size": 2, "trigger_steps": 5, "epochs": 1}
+    settings = study(tmp_path, attack=attack)
+    suspect = pipeline.inject(settings, runs=tmp_path / "runs")
+    home = tmp_path / "runs" / "moved" / "inject"
+    again = Suspect.load(home, preparation.bench(settings, home))
+    assert again.digest == suspect.digest
+    assert again.trigger.digest((1, 8, 8)) == suspect.trigger.digest((1, 8, 8))
+    assert again.made is not None
+    assert suspect.made is not None
+    assert again.made.digest() == suspect.made.digest() == suspect.facts["poisoned_digest"]
+    held = load_weights(home / "poisoned.safetensors")
+    save_weights(held | {"labels": 0 * held["labels"] + 1}, home / "poisoned.safetensors")
+    with pytest.raises(BadInput, match=r"poisoned.safetensors: these are not the images of the card"):
+        Suspect.load(home, preparation.bench(settings, home))
