@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from raybd.progress import LiveSearch, PlainSearch, Tally, watch
+from raybd.progress import LiveSearch, PlainSearch, Tally, Trainings, watch
 from raybd.search.records import Outcome, TrialRecord
 from raybd.training import Epoch
 from tests.search.fakes import SPACE, measured
@@ -153,3 +153,31 @@ def test_text_from_a_trial_is_never_read_as_markup():
     console = plain_console()
     PlainSearch(console).on_trial(record(0, Outcome.failed("[red]strange[/red]")))
     assert "[red]strange[/red]" in text_of(console)
+
+
+def stretch(steps, seconds, *, total=100):
+    return Epoch(index=0, steps=steps, total=total, images=0, lr=0.1, loss=0.5, seconds=seconds, collapsed="")
+
+
+def test_a_log_hears_of_a_training_at_first_now_and_then_and_at_its_end(clock):
+    console = Console(file=io.StringIO(), force_terminal=False, width=60)
+    view = Trainings(console, now=clock)
+    for steps in (10, 20, 30, 100):
+        view.on_training("poisoned model", stretch(steps, steps * 6.0))
+        clock.time += 16
+    assert text_of(console).splitlines() == [
+        "poisoned model: step 10 of 100, loss 0.5, about 9 min left",
+        "poisoned model: step 30 of 100, loss 0.5, about 7 min left",
+        "poisoned model: step 100 of 100, loss 0.5, took 10 min",
+    ]
+
+
+def test_a_terminal_shows_one_line_that_is_written_over(clock):
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    view = Trainings(console, now=clock)
+    for steps in (50, 100):
+        view.on_training("twin", stretch(steps, steps / 10))
+    written = text_of(console)
+    assert written.count("\n") == 1
+    assert written.count("\r") == 2
+    assert "about 5 s left" in written.split("\r")[1]

@@ -22,7 +22,13 @@ def _models() -> Entries:
 def _attacks() -> Entries:
     from raybd.attacks import ATTACKS
 
-    return _components(ATTACKS)
+    return [(kind, f"{text} Scenarios: {', '.join(ATTACKS[kind].scenarios)}.") for kind, text in _components(ATTACKS)]
+
+
+def _scenarios() -> Entries:
+    from raybd.scenarios import SCENARIOS
+
+    return [(kind, f"{_first_line(cls)} Trained by: {cls.recipe.__name__}.") for kind, cls in SCENARIOS.items()]
 
 
 def _defenses() -> Entries:
@@ -109,6 +115,7 @@ def _first_line(thing: Any) -> str:
 
 _LISTS: dict[str, Callable[[], Entries]] = {
     "models": _models,
+    "scenarios": _scenarios,
     "attacks": _attacks,
     "defenses": _defenses,
     "triggers": _triggers,

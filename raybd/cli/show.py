@@ -14,7 +14,18 @@ from rich.text import Text
 from raybd.cli.console import err, out
 from raybd.registry import read_json
 
-LISTS = ("models", "attacks", "defenses", "triggers", "schedules", "spaces", "presets", "sources", "samplers")
+LISTS = (
+    "models",
+    "scenarios",
+    "attacks",
+    "defenses",
+    "triggers",
+    "schedules",
+    "spaces",
+    "presets",
+    "sources",
+    "samplers",
+)
 FRONT_HEADER = ("trial", "C-Acc", "ASR", "C-Acc lost, points", "within limits")
 
 
