@@ -51,19 +51,24 @@ def measure(data: str, attack: str, options: argparse.Namespace) -> None:
     card = read_json(file) if file.is_file() else {"environment": environment(), "study": settings.resolved()}
     if card["study"] != settings.resolved():
         raise BadInput(f"{file}: measured with another study; move it away, and {home}, to begin anew")
-    try:
-        suspect = cells.plant(settings, home / "inject", options.work / data / "twins")
-    except BadInput as error:
-        write_json(file, card | {"refused": str(error)})
-        say(f"{settings.name}: {error}")
+    todo = {"undefended"} | ({"defended"} if attack in cells.PAPERS and not options.plant_only else set())
+    if todo <= card.keys():
         return
+    suspect = cells.kept(settings, home / "inject")
+    if suspect is None:
+        try:
+            suspect = cells.plant(settings, home / "inject", options.work / data / "twins")
+        except BadInput as error:
+            write_json(file, card | {"refused": str(error)})
+            say(f"{settings.name}: {error}")
+            return
     card.pop("refused", None)
     if "undefended" not in card:
         card["undefended"] = cells.undefended(suspect)
         write_json(file, card)
         rows = card["undefended"]["rows"]
         say(f"{settings.name}: planted, " + ", ".join(f"{n} {_rates(row)}" for n, row in rows.items()))
-    if "defended" not in card and attack in cells.PAPERS and not options.plant_only:
+    if "defended" in todo - card.keys():
         card["defended"] = cells.defended(settings, suspect, home, say)
         write_json(file, card)
         say(f"{settings.name}: " + ", ".join(f"{n} {_rates(r)}" for n, r in card["defended"]["rows"].items()))

@@ -1,6 +1,6 @@
 """The cells of the paper's figures: which studies they are, and the steps of one cell, each kept in files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ from raybd.artifacts import CARD, NothingFeasible, Study, Suspect
 from raybd.defenses import Defense, reference
 from raybd.evaluation.assess import Subject, examine
 from raybd.evaluation.twin import check_twin
-from raybd.registry import as_json, describe, revive
-from raybd.search.records import Job, Outcome, TrialRecord
+from raybd.registry import BadInput, as_json, revive
+from raybd.search.records import Job, TrialRecord
 from raybd.seeds import derive
 from raybd.settings import StudySettings, parse_study
 from raybd.stages import preparation, searching, selecting, suspects
+from raybd.stages.assessing import subject_of
 from raybd.stages.execution import LocalExecutor
 from raybd.stages.jobs import run_kept
 from raybd.weights import load_into, load_weights, save_weights, state_of
@@ -74,23 +75,29 @@ def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings
     return parse_study(mapping, folder=images)
 
 
+def kept(settings: StudySettings, home: Path) -> Suspect | None:
+    """Return the suspect of a cell if it lies in `home`."""
+    return Suspect.load(home, preparation.bench(settings, home)) if (home / CARD).is_file() else None
+
+
 def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
-    """Return the suspect of a cell, which is kept in `home`.
+    """Plant the suspect of a cell into `home`.
 
     Attacks on one data set share the never-poisoned twin in `twins`: the seed and the recipe are the same.
+
+    Raises:
+        BadInput: if raybd refuses the attack, for instance because the twin obeys the trigger too.
     """
-    if (home / CARD).is_file():
-        return Suspect.load(home, preparation.bench(settings, home))
     ready = preparation.bench(settings)
     attacker = suspects.workshop(settings, ready)
     seed = suspects.injection_seed(settings)
-    kept = twins / f"{seed}.safetensors"
-    if kept.is_file():
+    file = twins / f"{seed}.safetensors"
+    if file.is_file():
         model = ready.architecture.build(0)
-        load_into(model, load_weights(kept))
+        load_into(model, load_weights(file))
         attacker.twins[seed] = model.eval()
     suspect = suspects.injected(settings, ready, attacker)
-    save_weights(state_of(attacker.twin(seed)), kept)
+    save_weights(state_of(attacker.twin(seed)), file)
     return suspect.save(home)
 
 
@@ -118,7 +125,8 @@ def defended(settings: StudySettings, suspect: Suspect, home: Path, say: Say) ->
     subjects = {"suspect": Subject(states=(suspect.state,))}
     for name, defense in {**fixed, "tuned": tuned}.items():
         say(f"{settings.name}: {name}")
-        subjects[name] = _subject(defense, home / "rows" / name, executor, SEEDS[name])
+        jobs = jobs_of(defense, home / "rows" / name, SEEDS[name])
+        subjects[name] = subject_of(defense, jobs, run_kept(jobs, executor))
     rows = examine(suspect.test_view(), subjects)
     return {
         "rows": {name: as_json(seen.row) for name, seen in rows.items()},
@@ -160,30 +168,17 @@ def _tuned(settings: StudySettings, suspect: Suspect, found: Study, folder: Path
     except NothingFeasible:
         records = [revive(TrialRecord, record) for record in found.records]
         whole = [r for r in records if r.state == "complete" and not r.collapsed]
-        return space.build(gates.nearest(whole, settings.gate, 1)[0].setting)
+        nearest = gates.nearest(whole, settings.gate, 1)
+        if not nearest:
+            raise BadInput(f"{settings.name}: every trial collapsed; there is nothing to show") from None
+        return space.build(nearest[0].setting)
     return space.build(card["setting"])
 
 
-def _subject(defense: Defense, folder: Path, executor: LocalExecutor, seeds: int) -> Subject:
-    """A defense with fresh seeds; what is done is taken from `folder`."""
-    jobs = [
-        Job(defense=defense, seed=derive(0, "row", i), weights=folder / str(i) / "weights.safetensors")
-        for i in range(seeds)
-    ]
-    return subject_of(defense, jobs, run_kept(jobs, executor))
-
-
-def subject_of(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
-    """Return the runs of a defense as one line of the table, which shows the seed of the median ASR on selection."""
-    rates = [o.attack_success_rate.rate if o.attack_success_rate else 1.0 for o in outcomes]
-    shown = sorted(range(len(jobs)), key=lambda i: rates[i])[len(jobs) // 2]
-    return Subject(
-        states=tuple(load_weights(job.weights) for job in jobs if job.weights is not None),
-        shown=shown,
-        setting=describe(defense),
-        training_seconds=outcomes[shown].training_seconds,
-        images=outcomes[shown].images,
-    )
+def jobs_of(defense: Defense, folder: Path, seeds: int) -> list[Job]:
+    """Return the runs of a defense with fresh seeds, kept in `folder`."""
+    weights = [folder / str(i) / "weights.safetensors" for i in range(seeds)]
+    return [Job(defense=defense, seed=derive(0, "row", i), weights=path) for i, path in enumerate(weights)]
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from raybd.defenses import Defense
 from raybd.evaluation.assess import Subject, examine
 from raybd.registry import as_json, digest_of, read_json, write_json
 from raybd.search.records import Job, Outcome
-from raybd.seeds import derive
 from raybd.stages import preparation
+from raybd.stages.assessing import subject_of
 from raybd.stages.execution import LocalExecutor
 from raybd.stages.jobs import run_kept
 from raybd.stages.run_folder import environment
@@ -75,10 +75,7 @@ class Suspects:
             view = preparation.search_view(self.suspects[attack])
             self._executors[attack] = LocalExecutor(view, self.settings[attack])
         folder = self._homes[attack] / "others" / digest_of(as_json(defense))[:12]
-        jobs = [
-            Job(defense=defense, seed=derive(0, "row", i), weights=folder / str(i) / "weights.safetensors")
-            for i in range(seeds)
-        ]
+        jobs = cells.jobs_of(defense, folder, seeds)
         return jobs, run_kept(jobs, self._executors[attack])
 
 
@@ -95,7 +92,8 @@ def measure(left_out: str, found: Cells, bench: Suspects, max_drop: float) -> di
     if chosen is None:
         return {"chosen": None, "row": None}
     setting = options[int(chosen)]
-    row = cells.subject_of(space.build(setting), *bench.run(left_out, space.build(setting), 3))
+    defense = space.build(setting)
+    row = subject_of(defense, *bench.run(left_out, defense, cells.SEEDS["tuned"]))
     suspect = bench.suspects[left_out]
     subjects = {"suspect": Subject(states=(suspect.state,)), "others": row}
     return {"chosen": setting, "row": as_json(examine(suspect.test_view(), subjects)["others"].row)}
