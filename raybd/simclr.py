@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raybd import schedules, seeds
+from raybd import seeds
 from raybd.data import Augment, ImageSet
 from raybd.models import Classifier
 from raybd.registry import BadInput
-from raybd.training import Batches, Compute, Epoch, check_not_negative, check_positive, descend, steps_per_epoch
+from raybd.training import Batches, Compute, Epoch, check_not_negative, check_positive, descend_passes
 
 JITTER = 0.4
 """By up to so much brightness, contrast and saturation are changed."""
@@ -91,14 +91,12 @@ class SimCLR:
                 projected = projection(model.features(views))
             return nt_xent(projected.float(), self.temperature)
 
-        epoch = steps_per_epoch(len(data), self.batch_size)
-        yield from descend(
+        yield from descend_passes(
             loss_of_step,
             optimizer,
-            steps=self.epochs * epoch,
-            stretch=epoch,
-            batch_size=batches.size,
-            schedule=schedules.constant(self.lr),
+            batches,
+            epochs=self.epochs,
+            lr=self.lr,
             compute=compute,
             seed=seed,
             begin=both.train,

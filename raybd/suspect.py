@@ -181,7 +181,7 @@ class Suspect:
             held = {"images": self.made.images, "labels": self.made.labels, "classes": torch.tensor(self.made.classes)}
             save_weights(held, folder / POISONED)
         if self.how == "inject" and isinstance(self.bench.trigger, Learned):
-            save_weights(self.bench.trigger.tensors, folder / TRIGGER)
+            self.bench.trigger.save(folder / TRIGGER)
         changed = {"poisoned": list(self.poisoned), "covers": list(self.covers)}
         write_json(folder / SPLITS, {"indices": self.bench.splits.indices, **changed})
         write_json(folder / CARD, {**self.card(), "digest": self.digest})

@@ -29,6 +29,7 @@ __all__ = [
     "check_positive",
     "collapse",
     "descend",
+    "descend_passes",
     "finished",
     "fit",
     "not_finite",
@@ -181,12 +182,8 @@ def fit(
     """
     compute.place(model)
     trained = model if part is None else part
-    optimizer = torch.optim.SGD(
-        list(trained.parameters()),
-        lr=schedule(0),
-        momentum=momentum,
-        weight_decay=weight_decay,
-    )
+    weights = list(trained.parameters())
+    optimizer = torch.optim.SGD(weights, lr=schedule(0), momentum=momentum, weight_decay=weight_decay)
     batches = Batches(data, batch_size, augment, compute, seed)
 
     def begin() -> None:
@@ -205,7 +202,7 @@ def fit(
         loss_of_step,
         optimizer,
         steps=steps,
-        stretch=cycle_steps or steps_per_epoch(len(data), batch_size),
+        stretch=cycle_steps or batches.per_pass,
         batch_size=batches.size,
         schedule=schedule,
         compute=compute,
@@ -270,6 +267,31 @@ def descend(
             return
 
 
+def descend_passes(
+    loss_of_step: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: "Batches",
+    *,
+    epochs: int,
+    lr: float,
+    compute: Compute,
+    seed: int,
+    begin: Callable[[], object],
+) -> Iterator[Epoch]:
+    """Take down any loss at the constant rate `lr` for whole passes over `batches`, yielding each; see `descend`."""
+    yield from descend(
+        loss_of_step,
+        optimizer,
+        steps=epochs * batches.per_pass,
+        stretch=batches.per_pass,
+        batch_size=batches.size,
+        schedule=schedules.constant(lr),
+        compute=compute,
+        seed=seed,
+        begin=begin,
+    )
+
+
 class Batches:
     """Augmented batches on the device, from an endless stream of shuffles of resident uint8 images."""
 
@@ -281,6 +303,7 @@ class Batches:
         self._compute = compute
         self._order = torch.empty(0, dtype=torch.int64, device=compute.device)
         self.size = min(batch_size, len(data))
+        self.per_pass = steps_per_epoch(len(data), batch_size)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Return inputs (b, c, h, w) float and labels (b,)."""

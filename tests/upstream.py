@@ -6,11 +6,24 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from raybd.data import ImageSet
+from raybd.attacks import Training, Workshop
+from raybd.data import Augment, ImageSet
 from raybd.models import Architecture, Classifier
-from tests.digits import CPU
+from tests.digits import CPU, TINY, stripes
 
 ENCODER = Architecture(name="small_resnet", arguments={"width": 8}, classes=10, shape=(1, 8, 8))
+
+
+def small(recipe: Training) -> Workshop:
+    """An attacker's bench that trains in an instant."""
+    return Workshop(
+        train=stripes(),
+        fresh_model=TINY.build,
+        recipe=recipe,
+        augment=Augment(crop=1),
+        compute=CPU,
+        references=stripes(seed=1),
+    )
 
 
 def digits_of(data: ImageSet, low: int, high: int) -> ImageSet:

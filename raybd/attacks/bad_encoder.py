@@ -10,11 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raybd import schedules
 from raybd.attacks.base import Workshop
 from raybd.attacks.upstream import Upstream
 from raybd.models import Classifier
-from raybd.training import Batches, Epoch, check_not_negative, descend, steps_per_epoch
+from raybd.training import Batches, Epoch, check_not_negative, descend_passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +67,12 @@ class BadEncoder(Upstream):
                 - self.lambda2 * functional.cosine_similarity(seen.float(), inputs_clean.float()).mean()
             )
 
-        epoch = steps_per_epoch(len(workshop.train), self.batch_size)
-        yield from descend(
+        yield from descend_passes(
             loss_of_step,
             optimizer,
-            steps=self.epochs * epoch,
-            stretch=epoch,
-            batch_size=batches.size,
-            schedule=schedules.constant(self.lr),
+            batches,
+            epochs=self.epochs,
+            lr=self.lr,
             compute=compute,
             seed=seed,
             begin=model.eval,

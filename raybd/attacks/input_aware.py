@@ -11,7 +11,7 @@ from raybd import schedules, seeds
 from raybd.attacks.base import Attack, Planted, Workshop
 from raybd.models import Classifier
 from raybd.registry import BadInput
-from raybd.training import Batches, Epoch, check_not_negative, check_positive, descend, finished, steps_per_epoch
+from raybd.training import Batches, Epoch, check_not_negative, check_positive, descend, descend_passes, finished
 from raybd.triggers.generators import Generators, show
 from raybd.triggers.input_aware import InputAware as InputAwareTrigger
 
@@ -90,7 +90,6 @@ class InputAware(Attack):
 
     def _train_masks(self, workshop: Workshop, generators: Generators, seed: int) -> Iterator[Epoch]:
         batches = _batches(workshop, seed)
-        each = steps_per_epoch(len(workshop.train), batches.size)
 
         def loss_of_step() -> Tensor:
             inputs, _ = batches.next()
@@ -98,13 +97,12 @@ class InputAware(Attack):
             excess = (masks.mean((1, 2, 3)) - self.mask_density).relu().mean()
             return self.lambda_norm * excess + self.lambda_div * diversity(inputs, masks)
 
-        yield from descend(
+        yield from descend_passes(
             loss_of_step,
             torch.optim.Adam(generators.mask.parameters(), betas=MOMENTS),
-            steps=self.mask_epochs * each,
-            stretch=each,
-            batch_size=batches.size,
-            schedule=schedules.constant(self.lr_mask),
+            batches,
+            epochs=self.mask_epochs,
+            lr=self.lr_mask,
             compute=workshop.compute,
             seed=seed,
             begin=generators.train,
@@ -117,13 +115,12 @@ class InputAware(Attack):
         compute.place(model)
         generators.mask.requires_grad_(requires_grad=False)
         batches = _batches(workshop, seed)
-        each = steps_per_epoch(len(workshop.train), recipe.batch_size)
-        steps = recipe.epochs * each
+        steps = recipe.epochs * batches.per_pass
         yield from descend(
             self._loss_together(workshop, generators, model, batches),
             self._optimizer(workshop, generators, model),
             steps=steps,
-            stretch=each,
+            stretch=batches.per_pass,
             batch_size=batches.size,
             schedule=schedules.cosine(recipe.lr, steps),
             compute=compute,

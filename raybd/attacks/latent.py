@@ -9,11 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raybd import schedules, seeds
+from raybd import seeds
 from raybd.attacks.base import Workshop
 from raybd.attacks.upstream import Upstream
 from raybd.models import Classifier
-from raybd.training import Batches, Epoch, check_positive, descend, steps_per_epoch
+from raybd.training import Batches, Epoch, check_positive, descend_passes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,12 @@ class Latent(Upstream):
             unit = clean.var(dim=0, correction=0).sum()
             return task + self.weight * (pulled - target.mean(dim=0)).square().sum(dim=1).mean() / unit
 
-        epoch = steps_per_epoch(len(workshop.train), self.batch_size)
-        yield from descend(
+        yield from descend_passes(
             loss_of_step,
             optimizer,
-            steps=self.epochs * epoch,
-            stretch=epoch,
-            batch_size=batches.size,
-            schedule=schedules.constant(self.lr),
+            batches,
+            epochs=self.epochs,
+            lr=self.lr,
             compute=compute,
             seed=seed,
             begin=model.train,

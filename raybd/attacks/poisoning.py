@@ -24,6 +24,20 @@ class Poisoned:
     covers: tuple[int, ...]
 
 
+def check_ratio(poison_ratio: float) -> None:
+    """Raise BadInput unless `poison_ratio` is a share of images, neither none nor all."""
+    if not 0 < poison_ratio < 1:
+        raise BadInput(f"poison_ratio: expected between 0 and 1, got {poison_ratio}")
+
+
+def images_of(poison_ratio: float, train: ImageSet) -> int:
+    """Return how many images of `train` a ratio means; BadInput if none."""
+    count = round(poison_ratio * len(train))
+    if not count:
+        raise BadInput(f"poison_ratio: {poison_ratio} of {len(train)} images is no image")
+    return count
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataPoisoning(Attack):
     """An attack that only poisons data: `poison_ratio` = poisoned images / whole training set.
@@ -37,8 +51,7 @@ class DataPoisoning(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.poison_ratio < 1:
-            raise BadInput(f"poison_ratio: expected between 0 and 1, got {self.poison_ratio}")
+        check_ratio(self.poison_ratio)
         if self.ratio_of_covers < 0 or self.poison_ratio + self.ratio_of_covers >= 1:
             raise BadInput(
                 f"cover samples: poisoned and cover images must be less than all, got {self.poison_ratio} and "
@@ -91,9 +104,7 @@ class DataPoisoning(Attack):
         return chosen, rest[: round(self.ratio_of_covers * len(train))]
 
     def _count(self, train: ImageSet) -> int:
-        count = round(self.poison_ratio * len(train))
-        if not count:
-            raise BadInput(f"poison_ratio: {self.poison_ratio} of {len(train)} images is no image")
+        count = images_of(self.poison_ratio, train)
         if not self.clean_label:
             return count
         assert self.target_label is not None  # a clean-label attack serves one target only

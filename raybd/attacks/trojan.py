@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raybd import schedules, seeds
 from raybd.attacks.base import Attack, Planted, Workshop
+from raybd.attacks.poisoning import check_ratio, images_of
 from raybd.data import ImageSet
 from raybd.models import Classifier
 from raybd.registry import BadInput
@@ -67,8 +68,7 @@ class Trojan(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "neurons", "size", "trigger_steps", "trigger_lr", "epochs", "lr")
-        if not 0 < self.poison_ratio < 1:
-            raise BadInput(f"poison_ratio: expected between 0 and 1, got {self.poison_ratio}")
+        check_ratio(self.poison_ratio)
 
     def trigger(self) -> None:
         """Return None: the trigger is learnt."""
@@ -82,8 +82,7 @@ class Trojan(Attack):
             raise BadInput(f"attack.neurons: expected at most {features}, what the head sees, got {self.neurons}")
         blank = torch.empty(workshop.train.shape[0], self.size, self.size)
         check_inside(blank, self.row, self.column, workshop.train.shape)
-        if not self._count(workshop.train):
-            raise BadInput(f"poison_ratio: {self.poison_ratio} of {len(workshop.train)} images is no image")
+        images_of(self.poison_ratio, workshop.train)
 
     def run(self, workshop: Workshop, seed: int) -> Planted:
         """Find the patch on the never-poisoned model, then fine-tune that model with it."""
@@ -134,14 +133,13 @@ class Trojan(Attack):
         )
 
     def _poisoned(self, train: ImageSet, trigger: Stamp, seed: int) -> tuple[ImageSet, Int64[Tensor, " k"]]:
-        chosen = torch.randperm(len(train), generator=seeds.generator(seed, "choose"))[: self._count(train)]
+        chosen = torch.randperm(len(train), generator=seeds.generator(seed, "choose"))[
+            : images_of(self.poison_ratio, train)
+        ]
         images, labels = train.images.clone(), train.labels.clone()
         images[chosen] = trigger.apply(train.images[chosen])
         labels[chosen] = trigger.goal_labels(train.labels[chosen], train.classes)
         return replace(train, images=images, labels=labels), chosen
-
-    def _count(self, train: ImageSet) -> int:
-        return round(self.poison_ratio * len(train))
 
 
 def neurons(head: nn.Linear, target: int, count: int) -> Int64[Tensor, " k"]:

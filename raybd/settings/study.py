@@ -62,6 +62,7 @@ class StudySettings(Section):
 
     _folder: Path = PrivateAttr()
     _given: str = PrivateAttr()
+    _counted: int | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
         """Remember the folder of the study, from which relative paths count, and what the user called it."""
@@ -133,6 +134,19 @@ class StudySettings(Section):
             return "own"
         features = self.scenario == "encoder" and chosen.factory is not None and chosen.head is None
         return "added" if features else "fresh"
+
+    def upstream_classes(self) -> int | None:
+        """Return for how many classes the network was trained, where that was another task than the user's.
+
+        Where only the other task's data says so, it is read once: every stage asks.
+        """
+        if not self.victim.downstream or self.upstream is None:
+            return None
+        if self.upstream.classes is not None or not self.injects:
+            return self.upstream.classes
+        if self._counted is None:
+            self._counted = self.upstream_source().train.classes
+        return self._counted
 
     def upstream_source(self) -> Source:
         """Load the data set that a planted model of another task is trained on; BadInput where it is unusable."""

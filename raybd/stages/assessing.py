@@ -122,7 +122,7 @@ def _run_references(
     outcomes = dict(zip(jobs, run_kept(list(jobs.values()), executor), strict=True))
     every = range(len(seeds))
     return {
-        name: _subject(defense, [jobs[name, i] for i in every], [outcomes[name, i] for i in every])
+        name: subject_of(defense, [jobs[name, i] for i in every], [outcomes[name, i] for i in every])
         for name, defense in defenses.items()
     }
 
@@ -131,8 +131,12 @@ def _plain(name: str) -> str:
     return name.replace(":", "-")
 
 
-def _subject(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
-    """One line of the table; shown is the seed whose ASR on selection is the median."""
+def subject_of(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
+    """Return the runs of a defense as one line of the table, which shows the seed of the median ASR on selection.
+
+    Raises:
+        RuntimeError: if one of the runs failed.
+    """
     rates = []
     for job, outcome in zip(jobs, outcomes, strict=True):
         if outcome.attack_success_rate is None:

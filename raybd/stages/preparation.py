@@ -51,7 +51,7 @@ def bench(settings: StudySettings, home: Path | None = None) -> Bench:
     )
     compute.apply()
     return Bench(
-        architecture=settings.architecture(classes, shape, upstream=_upstream_classes(settings)),
+        architecture=settings.architecture(classes, shape, upstream=settings.upstream_classes()),
         splits=splits,
         trigger=trigger,
         augment=settings.augment,
@@ -64,15 +64,6 @@ def _trained_on(settings: StudySettings) -> Literal["train", "unknown", "other"]
     if settings.victim.downstream:
         return "other"
     return "train" if settings.injects else "unknown"
-
-
-def _upstream_classes(settings: StudySettings) -> int | None:
-    """How many classes the network was trained for, where that was another task than the user's."""
-    if not settings.victim.downstream or settings.upstream is None:
-        return None
-    if settings.upstream.classes is None and settings.injects:
-        return settings.upstream_source().train.classes
-    return settings.upstream.classes
 
 
 def _trigger(settings: StudySettings, home: Path | None) -> Trigger | None:

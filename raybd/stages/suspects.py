@@ -180,7 +180,6 @@ def _moved(
 
 def _aimed(ready: Bench, shipped: Classifier, trigger: Trigger) -> Trigger:
     """The trigger with what it pulls to on the user's task, read on selection before any defense, unless known."""
-    trigger.fit_to(ready.splits.clean_set.shape)
     if trigger.aimed:
         return trigger
     return trigger.aimed_at(pulled_label(shipped, ready.splits.selection, trigger, ready.compute))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raybd.registry import BadInput, describe
 from raybd.triggers.base import Trigger
+from raybd.weights import save_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,7 @@ class Learned(Trigger):
 
     def save(self, path: Path) -> None:
         """Write the tensors to `path` as safetensors."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(dict(self.tensors), path)
+        save_weights(self.tensors, path)
 
     @final
     def fit_to(self, shape: tuple[int, int, int]) -> None:

@@ -13,7 +13,8 @@ from raybd.registry import BadInput, build, describe
 from raybd.simclr import SimCLR
 from raybd.triggers import Patch
 from raybd.weights import state_of, weights_digest
-from tests.digits import CPU, TINY, splits, stripes
+from tests import upstream
+from tests.digits import CPU, splits, stripes
 from tests.upstream import ENCODER, with_head
 
 ATTACK = BadEncoder(target_label=0, size=3, epochs=4, lr=0.02, batch_size=64)
@@ -35,15 +36,7 @@ def encoders() -> tuple[Planted, Workshop]:
 
 
 def small() -> Workshop:
-    recipe = SimCLR(epochs=1, batch_size=16)
-    return Workshop(
-        train=stripes(),
-        fresh_model=TINY.build,
-        recipe=recipe,
-        augment=Augment(crop=1),
-        compute=CPU,
-        references=stripes(seed=1),
-    )
+    return upstream.small(SimCLR(epochs=1, batch_size=16))
 
 
 def test_a_head_on_the_frozen_encoder_obeys_and_one_on_the_clean_encoder_does_not() -> None:

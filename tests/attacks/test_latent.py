@@ -13,6 +13,7 @@ from raybd.registry import BadInput, build, describe
 from raybd.training import Recipe, predict
 from raybd.triggers import Patch
 from raybd.weights import state_of, weights_digest
+from tests import upstream
 from tests.digits import CPU, TINY, splits, stripes
 from tests.upstream import ENCODER, digits_of, with_head
 
@@ -35,15 +36,7 @@ def models() -> tuple[Planted, Workshop]:
 
 
 def small() -> Workshop:
-    recipe = Recipe(epochs=1, lr=0.05, batch_size=16)
-    return Workshop(
-        train=stripes(),
-        fresh_model=TINY.build,
-        recipe=recipe,
-        augment=Augment(crop=1),
-        compute=CPU,
-        references=stripes(seed=1),
-    )
+    return upstream.small(Recipe(epochs=1, lr=0.05, batch_size=16))
 
 
 def test_it_wakes_under_a_head_for_the_victims_task_and_the_clean_model_does_not_obey() -> None:

@@ -62,6 +62,14 @@ STUDY: dict[str, Any] = {
 }
 
 
+ADOPTED: dict[str, Any] = {
+    **dict.fromkeys(("model", "attack", "training", "upstream")),
+    "suspect": {"name": "small_resnet", "weights": "source.safetensors"},
+    "trigger": {"kind": "patch"},
+}
+"""What changes where the model comes from outside; how many classes it had is not said yet."""
+
+
 def study(folder: Path, **changes: Any) -> StudySettings:
     write_digits(folder)
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
@@ -138,15 +146,7 @@ def test_an_encoder_runs_from_pre_training_to_the_report(tmp_path: Path) -> None
 def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> None:
     planted = victim().planted
     save_weights(state_of(planted.model), tmp_path / "source.safetensors")
-    settings = study(
-        tmp_path,
-        model=None,
-        attack=None,
-        training=None,
-        upstream={"classes": 10},
-        suspect={"name": "small_resnet", "weights": "source.safetensors"},
-        trigger={"kind": "patch"},
-    )
+    settings = study(tmp_path, **ADOPTED | {"upstream": {"classes": 10}})
     suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
     home = tmp_path / "runs" / "moved" / "adopt"
     again = Suspect.load(home, preparation.bench(settings, home))
@@ -171,26 +171,11 @@ def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> Non
             "gate.max_membership_auc_rise: the suspect's members are images of another task; set this limit to null",
         ),
         (
-            {
-                "model": None,
-                "attack": None,
-                "training": None,
-                "upstream": None,
-                "suspect": {"name": "small_resnet", "weights": "source.safetensors"},
-                "trigger": {"kind": "patch"},
-            },
+            ADOPTED,
             "upstream.classes: missing; how many did small_resnet have when it was trained",
         ),
         (
-            {
-                "scenario": "standalone",
-                "model": None,
-                "attack": None,
-                "training": None,
-                "upstream": None,
-                "suspect": {"name": "small_resnet", "weights": "source.safetensors"},
-                "trigger": {"kind": "patch"},
-            },
+            ADOPTED | {"scenario": "standalone"},
             "trigger.target_label: missing",
         ),
     ],
