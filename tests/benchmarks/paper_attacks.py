@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from raybd.registry import BadInput, read_json, write_json
+from raybd.settings import StudySettings
 from raybd.splits import stratified_order
 from raybd.stages.run_folder import environment
 from tests.benchmarks import paper_cells as cells
@@ -44,20 +45,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def measure(data: str, attack: str, options: argparse.Namespace) -> None:
-    """Do what is left of one cell."""
-    settings = cells.study(data, attack, options.work / "images", trials=options.trials)
-    home, file = options.work / data / attack, RESULTS / data / f"{attack}.json"
+def measure(settings: StudySettings, work: Path, cell: str, *, defend: bool) -> None:
+    """Do what is left of one cell, named DATA/ATTACK."""
+    home, file = work / cell, RESULTS / f"{cell}.json"
     card = read_json(file) if file.is_file() else {"environment": environment(), "study": settings.resolved()}
     if card["study"] != settings.resolved():
         raise BadInput(f"{file}: measured with another study; move it away, and {home}, to begin anew")
-    todo = {"undefended"} | ({"defended"} if attack in cells.PAPERS and not options.plant_only else set())
+    todo = {"undefended"} | ({"defended"} if defend else set())
     if todo <= card.keys():
         return
     suspect = cells.kept(settings, home / "inject")
     if suspect is None:
         try:
-            suspect = cells.plant(settings, home / "inject", options.work / data / "twins")
+            suspect = cells.plant(settings, home / "inject", home.parent / "twins")
         except BadInput as error:
             write_json(file, card | {"refused": str(error)})
             say(f"{settings.name}: {error}")
@@ -91,7 +91,9 @@ def main() -> None:
     options.work = options.work.absolute()
     subset(options.images, options.work / "images" / f"{options.data}.npz")
     for attack in options.attacks:
-        measure(options.data, attack, options)
+        settings = cells.study(options.data, attack, options.work / "images", trials=options.trials)
+        defend = attack in cells.PAPERS and not options.plant_only
+        measure(settings, options.work, f"{options.data}/{attack}", defend=defend)
 
 
 if __name__ == "__main__":

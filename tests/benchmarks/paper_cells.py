@@ -22,19 +22,26 @@ from raybd.weights import load_into, load_weights, save_weights, state_of
 Say = Callable[[str], None]
 CLEAN_IMAGES = 1000
 """5 % of the 20,000 training images."""
-SEEDS = {"fine_tuning": 1, "paper": 3, "tuned": 3}
+FIXED = {"head": "fine_tuning:head", "fine_tuning": "fine_tuning", "paper": "super_fine_tuning"}
+"""Per row the reference it shows; a head is trained alone only where the model is put under another task."""
+SEEDS = {"head": 1, "fine_tuning": 1, "paper": 3, "tuned": 3}
 """Fresh seeds per row; conventional fine-tuning takes 100 epochs, ten times as long as the others."""
 
 DATA: dict[str, dict[str, Any]] = {
-    "fashion_mnist": {"augment": {"crop": 2, "flip": True}, "max_accuracy_drop": 0.02, "epochs": 15},
-    "cifar10": {"augment": {"crop": 2, "flip": True}, "max_accuracy_drop": 0.05, "epochs": 25},
+    "fashion_mnist": {"max_accuracy_drop": 0.02, "epochs": 15, "attacks": {"low_frequency": {"strength": 20}}},
+    "cifar10": {
+        "max_accuracy_drop": 0.05,
+        "epochs": 25,
+        "attacks": {"low_frequency": {"strength": 48}, "wanet": {"cover_ratio": 0.5}},
+    },
 }
-"""Per data set: what training does to its images, the accuracy that a cure may cost, epochs of the attacker."""
+"""Per data set: the accuracy that a cure may cost, epochs of the attacker, and what an attack needs only here."""
+AUGMENT = {"crop": 2, "flip": True}
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "badnets": {},
     "blended": {},
-    "low_frequency": {"strength": 20},
+    "low_frequency": {},
     "wanet": {},
     "input_aware": {},
     "sig": {"poison_ratio": 0.08},
@@ -54,14 +61,14 @@ def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings
         "name": f"{data}-{attack}",
         "scenario": "standalone",
         "model": {"name": "small_resnet"},
-        "attack": {"kind": attack, "target_label": 0, **ATTACKS[attack]},
+        "attack": {"kind": attack, "target_label": 0, **ATTACKS[attack], **case["attacks"].get(attack, {})},
         "training": {"epochs": case["epochs"], "lr": 0.1, "batch_size": 128},
         "data": {
             "source": f"{data}.npz",
             "clean_set": {"from": "train", "size": CLEAN_IMAGES},
             "selection": {"from": "test", "size": 2000},
         },
-        "augment": case["augment"],
+        "augment": AUGMENT,
         "space": "standalone_short",
         "search": {"trials": trials, "max_accuracy_drop": case["max_accuracy_drop"]},
         "gate": {
@@ -93,7 +100,7 @@ def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
     seed = suspects.injection_seed(settings)
     file = twins / f"{seed}.safetensors"
     if file.is_file():
-        model = ready.architecture.build(0)
+        model = attacker.fresh_model(0)
         load_into(model, load_weights(file))
         attacker.twins[seed] = model.eval()
     suspect = suspects.injected(settings, ready, attacker)
@@ -105,7 +112,7 @@ def undefended(suspect: Suspect) -> dict[str, Any]:
     """Return the rows of suspect and twin on test, and the twin's check there."""
     assert suspect.twin is not None
     view = suspect.test_view()
-    rows = examine(view, {"suspect": Subject(states=(suspect.state,)), "twin": Subject(states=(suspect.twin,))})
+    rows = examine(view, {"suspect": Subject(states=(suspect.shipped,)), "twin": Subject(states=(suspect.twin,))})
     twin = view.architecture.build(0)
     load_into(twin, suspect.twin)
     return {
@@ -113,6 +120,8 @@ def undefended(suspect: Suspect) -> dict[str, Any]:
         "twin_check": as_json(check_twin(twin, view.test, view.trigger, view.compute.exact())),
         "training_seconds": suspect.facts["training_seconds"],
         "poisoned": len(suspect.poisoned),
+        "upstream": suspect.facts.get("upstream"),
+        "target_label": view.trigger.target_label,
     }
 
 
@@ -121,8 +130,8 @@ def defended(settings: StudySettings, suspect: Suspect, home: Path, say: Say) ->
     executor = LocalExecutor(preparation.search_view(suspect), settings)
     found = _search(settings, suspect, home / "search", executor, say)
     tuned = _tuned(settings, suspect, found, home / "select", executor)
-    fixed = {"fine_tuning": reference("fine_tuning"), "paper": reference("super_fine_tuning")}
-    subjects = {"suspect": Subject(states=(suspect.state,))}
+    fixed = {row: reference(name) for row, name in FIXED.items() if row != "head" or settings.victim.downstream}
+    subjects = {"suspect": Subject(states=(suspect.shipped,))}
     for name, defense in {**fixed, "tuned": tuned}.items():
         say(f"{settings.name}: {name}")
         jobs = jobs_of(defense, home / "rows" / name, SEEDS[name])

@@ -59,9 +59,10 @@ def choose(outcomes: dict[str, list[Outcome]], max_drop: float) -> str | None:
 
 
 class Suspects:
-    """The suspects of one data set, and what was run on them."""
+    """The suspects of one data set, planted again where they are gone, and what was run on them."""
 
     def __init__(self, data: str, work: Path, attacks: list[str]) -> None:
+        self._twins = work / data / "twins"
         self._homes = {attack: work / data / attack for attack in attacks}
         self.settings = {a: cells.study(data, a, work / "images", trials=32) for a in attacks}
         self.suspects: dict[str, Suspect] = {}
@@ -70,8 +71,8 @@ class Suspects:
     def run(self, attack: str, defense: Defense, seeds: int) -> tuple[list[Job], list[Outcome]]:
         """Return the runs of a defense on the suspect of `attack`; those that were done before are taken from disk."""
         if attack not in self.suspects:
-            home = self._homes[attack] / "inject"
-            self.suspects[attack] = Suspect.load(home, preparation.bench(self.settings[attack], home))
+            home, settings = self._homes[attack] / "inject", self.settings[attack]
+            self.suspects[attack] = cells.kept(settings, home) or cells.plant(settings, home, self._twins)
             view = preparation.search_view(self.suspects[attack])
             self._executors[attack] = LocalExecutor(view, self.settings[attack])
         folder = self._homes[attack] / "others" / digest_of(as_json(defense))[:12]
