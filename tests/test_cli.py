@@ -1,5 +1,6 @@
 """The command line answers at once, says what went wrong in one message, and ends with the code of its kind."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -186,6 +187,17 @@ def test_run_prints_table_and_report_of_a_refused_candidate_too(monkeypatch: pyt
     monkeypatch.setattr("raybd.cli.show.outcome", shown.append)
     assert raybd("run", "demo", "--runs", "elsewhere").exit_code == 4
     assert shown == [Path("elsewhere/demo")]
+
+
+def test_a_run_ends_with_the_verdict_of_its_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A promotion alone may be one of a model that never had a backdoor; the terminal must not stop there."""
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: None)
+    (tmp_path / "demo").mkdir()
+    verdict = {"word": "Promoted, no effect shown", "sentence": "But nothing shows that there was a backdoor."}
+    (tmp_path / "demo" / "summary.json").write_text(json.dumps({"verdict": verdict}), encoding="utf-8")
+    *_, said, report = raybd("run", "demo", "--runs", str(tmp_path)).stdout.strip().splitlines()
+    assert said == "verdict: Promoted, no effect shown. But nothing shows that there was a backdoor."
+    assert report.startswith("report: ")
 
 
 def test_run_says_what_each_stage_took_and_what_an_earlier_run_left(monkeypatch: pytest.MonkeyPatch) -> None:

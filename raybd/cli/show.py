@@ -71,7 +71,7 @@ def running() -> Iterator[dict[str, Any]]:
 
 
 def outcome(run: Path) -> None:
-    """Print what was chosen and why, the before/after table, what became of it, and the report's path."""
+    """Print what was chosen and why, the before/after table, what became of it, the verdict, and where the report is."""
     if (run / "select" / "card.json").is_file():
         choice(read_json(run / "select" / "card.json"))
     if (run / "assess" / "card.json").is_file():
@@ -79,6 +79,9 @@ def outcome(run: Path) -> None:
     if (run / "promote" / "card.json").is_file():
         promotion(read_json(run / "promote" / "card.json"))
     waiting(run)
+    if (run / "summary.json").is_file():
+        found = read_json(run / "summary.json")["verdict"]
+        _line(f"verdict: {found['word']}. {found['sentence']}")
     _line(f"report: {(run / 'report.html').absolute()}")
 
 

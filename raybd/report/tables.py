@@ -3,6 +3,7 @@
 from typing import Any
 
 from raybd.report.contents import Card, ReportInput
+from raybd.report.verdict import verdict
 from raybd.report.wording import MISSING, count, name_of, plain, points, seconds, with_interval
 
 RATES = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
@@ -12,9 +13,10 @@ TABLE_HEADER = ("model", "C-Acc", "ASR", "R-Acc", "C-Acc lost, points", "cost")
 
 def summarise(run: ReportInput) -> Card:
     """Return what `summary.json` holds; a part whose stage has not run is null."""
-    assessment = run.assessment or {}
+    assessment, found = run.assessment or {}, verdict(run)
     return {
         "name": run.name,
+        "verdict": {"word": found.word, "sentence": found.sentence},
         "trigger_knowledge": run.suspect_card["trigger_knowledge"],
         "suspect": assessment.get("suspect"),
         "references": assessment.get("references"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.report import ReportInput, summarise, table_rows, write
+from raybd.report.verdict import verdict
 
 
 def test_summary_json_holds_every_field_of_the_contract(run: ReportInput, tmp_path: Path) -> None:
@@ -30,6 +31,7 @@ def test_summary_json_holds_every_field_of_the_contract(run: ReportInput, tmp_pa
     assert data["trigger_knowledge"] == "given"
     assert data["sequela"]["membership"]["suspect_members"]["rise"]["n"] == 9000
     assert data["missing"] == {}
+    assert data["verdict"] == {"word": verdict(run).word, "sentence": verdict(run).sentence}
 
 
 def test_trials_are_complete_plus_pruned_and_collapsed_ones_count_as_complete(run: ReportInput) -> None:
