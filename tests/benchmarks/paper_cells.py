@@ -22,6 +22,7 @@ from raybd.weights import load_into, load_weights, save_weights, state_of
 Say = Callable[[str], None]
 CLEAN_IMAGES = 1000
 """5 % of the 20,000 training images."""
+SELECTION_IMAGES = 2000
 FIXED = {"head": "fine_tuning:head", "fine_tuning": "fine_tuning", "paper": "super_fine_tuning"}
 """Per row the reference it shows; a head is trained alone only where the model is put under another task."""
 SEEDS = {"head": 1, "fine_tuning": 1, "paper": 3, "tuned": 3}
@@ -66,7 +67,7 @@ def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings
         "data": {
             "source": f"{data}.npz",
             "clean_set": {"from": "train", "size": CLEAN_IMAGES},
-            "selection": {"from": "test", "size": 2000},
+            "selection": {"from": "test", "size": SELECTION_IMAGES},
         },
         "augment": AUGMENT,
         "space": "standalone_short",

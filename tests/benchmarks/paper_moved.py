@@ -49,7 +49,7 @@ def study(scenario: str, attack: str, images: Path, *, trials: int) -> StudySett
         "data": {
             "source": "gtsrb.npz",
             "clean_set": {"from": "train", "size": cells.CLEAN_IMAGES},
-            "selection": {"from": "test", "size": 2000},
+            "selection": {"from": "test", "size": cells.SELECTION_IMAGES},
         },
         "augment": {"crop": 2},
         "space": scenario,

@@ -97,7 +97,8 @@ def measure(left_out: str, found: Cells, bench: Suspects, max_drop: float) -> di
     row = subject_of(defense, *bench.run(left_out, defense, cells.SEEDS["tuned"]))
     suspect = bench.suspects[left_out]
     subjects = {"suspect": Subject(states=(suspect.state,)), "others": row}
-    return {"chosen": setting, "row": as_json(examine(suspect.test_view(), subjects)["others"].row)}
+    seen = {name: as_json(each.row) for name, each in examine(suspect.test_view(), subjects).items()}
+    return {"chosen": setting, "suspect": seen["suspect"]["attack_success_rate"], "row": seen["others"]}
 
 
 def main() -> None:
