@@ -1,6 +1,6 @@
 """The cells of the paper's figures: which studies they are, and the steps of one cell, each kept in files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ PAPERS = ("badnets", "blended", "low_frequency", "wanet", "input_aware")
 """Those of the paper, which are also defended against; of the others only the undefended figures are taken."""
 
 
-def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings:
+def study(data: str, attack: str, images: Path, *, trials: int, space: str = "standalone_short") -> StudySettings:
     """Return the study of a cell; `images` is the folder of DATA.npz."""
     case = DATA[data]
     mapping = {
@@ -70,7 +70,7 @@ def study(data: str, attack: str, images: Path, *, trials: int) -> StudySettings
             "selection": {"from": "test", "size": SELECTION_IMAGES},
         },
         "augment": AUGMENT,
-        "space": "standalone_short",
+        "space": space,
         "search": {"trials": trials, "max_accuracy_drop": case["max_accuracy_drop"]},
         "gate": {
             "max_attack_success_rate": 0.05,
@@ -109,6 +109,11 @@ def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
     return suspect.save(home)
 
 
+def kept_or_planted(settings: StudySettings, home: Path, twins: Path) -> Suspect:
+    """Return the suspect of a cell, planted again where it is gone."""
+    return kept(settings, home) or plant(settings, home, twins)
+
+
 def undefended(suspect: Suspect) -> dict[str, Any]:
     """Return the rows of suspect and twin on test, and the twin's check there."""
     assert suspect.twin is not None
@@ -126,20 +131,23 @@ def undefended(suspect: Suspect) -> dict[str, Any]:
     }
 
 
-def defended(settings: StudySettings, suspect: Suspect, home: Path, say: Say) -> dict[str, Any]:
-    """Search, select, run the references and return every row on test; what is done is taken from `home`."""
+def defended(
+    settings: StudySettings, suspect: Suspect, home: Path, say: Say, *, rows: Collection[str] = tuple(FIXED)
+) -> dict[str, Any]:
+    """Search, select, run the references among `rows` and return every row on test; what is done is kept in `home`."""
     executor = LocalExecutor(preparation.search_view(suspect), settings)
     found = _search(settings, suspect, home / "search", executor, say)
     tuned = _tuned(settings, suspect, found, home / "select", executor)
-    fixed = {row: reference(name) for row, name in FIXED.items() if row != "head" or settings.victim.downstream}
+    wanted = [row for row in rows if row != "head" or settings.victim.downstream]
+    fixed = {row: reference(FIXED[row]) for row in wanted}
     subjects = {"suspect": Subject(states=(suspect.shipped,))}
     for name, defense in {**fixed, "tuned": tuned}.items():
         say(f"{settings.name}: {name}")
         jobs = jobs_of(defense, home / "rows" / name, SEEDS[name])
         subjects[name] = subject_of(defense, jobs, run_kept(jobs, executor))
-    rows = examine(suspect.test_view(), subjects)
+    examined = examine(suspect.test_view(), subjects)
     return {
-        "rows": {name: as_json(seen.row) for name, seen in rows.items()},
+        "rows": {name: as_json(seen.row) for name, seen in examined.items()},
         "feasible_trials": sum(record["feasible"] for record in found.records),
         "met_the_gate_on_selection": (home / "select" / CARD).is_file(),
         "search_seconds": found.seconds,

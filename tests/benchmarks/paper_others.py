@@ -72,7 +72,7 @@ class Suspects:
         """Return the runs of a defense on the suspect of `attack`; those that were done before are taken from disk."""
         if attack not in self.suspects:
             home, settings = self._homes[attack] / "inject", self.settings[attack]
-            self.suspects[attack] = cells.kept(settings, home) or cells.plant(settings, home, self._twins)
+            self.suspects[attack] = cells.kept_or_planted(settings, home, self._twins)
             view = preparation.search_view(self.suspects[attack])
             self._executors[attack] = LocalExecutor(view, self.settings[attack])
         folder = self._homes[attack] / "others" / digest_of(as_json(defense))[:12]
