@@ -33,7 +33,7 @@ DATA: dict[str, dict[str, Any]] = {
     "cifar10": {
         "max_accuracy_drop": 0.05,
         "epochs": 25,
-        "attacks": {"low_frequency": {"strength": 48}, "wanet": {"cover_ratio": 0.5}},
+        "attacks": {"low_frequency": {"strength": 48}, "wanet": {"s": 1.0}},
     },
 }
 """Per data set: the accuracy that a cure may cost, epochs of the attacker, and what an attack needs only here."""

@@ -65,8 +65,26 @@ def undefended(cells: Cells) -> str:
             f"{100 * check['value']:+.1f} points | {found['training_seconds']:.0f} s |"
         )
     any_cell = next(iter(cells.values()))
-    notes = [f"Refused: {each}." for each in refused] + [_missing(cells, paper_cells.ATTACKS), machine(any_cell)]
+    notes = [f"Refused: {each}." for each in refused] + [
+        _tried(),
+        _missing(cells, paper_cells.ATTACKS),
+        machine(any_cell),
+    ]
     return "\n".join([*rows, "", " ".join(filter(None, notes))])
+
+
+def _tried() -> str:
+    """What was planted with other settings before, and how far it fell short."""
+    texts = []
+    for path in sorted((RESULTS / "tried").glob("*.json")):
+        cell = read_json(path)
+        data, _, attack = cell["study"]["name"].partition("-")
+        now = paper_cells.study(data, attack, path.parent, trials=1).resolved()["attack"]
+        given = [f"{key} {value:g}" for key, value in cell["study"]["attack"].items() if value != now[key]]
+        row = cell["undefended"]["rows"]["suspect"]
+        rates = f"C-Acc {_percent(row['clean_accuracy'])}, ASR {_percent(row['attack_success_rate'])}"
+        texts.append(f"{DATA[data]} {attack.replace('_', '-')} with {' and '.join(given)}: {rates}")
+    return f"Tried before: {'; '.join(texts)}." if texts else ""
 
 
 def _words(name: str, cell: Cell) -> str:
