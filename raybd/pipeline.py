@@ -50,8 +50,10 @@ def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTrainin
     return _settled(settings, suspect, "inject", runs)
 
 
-def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
+def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
+
+    Under another task the reference model is trained; `on_training` is told of each stretch of it.
 
     Raises:
         BadInput: whatever of model, weights, data or trigger cannot be used.
@@ -61,7 +63,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
     ready = preparation.bench(settings)
     with tempfile.TemporaryDirectory() as scratch:
         weights, origin = preparation.weights_file(settings, Path(scratch))
-        suspect = suspects.adopted(settings, ready, weights, origin)
+        suspect = suspects.adopted(settings, ready, weights, origin, on_training)
     return _settled(settings, suspect, "adopt", runs)
 
 
@@ -205,7 +207,7 @@ def run(
         on_start: the same.
         on_stage: called with each word as its stage begins.
         on_kept: called with each word that an earlier run finished.
-        on_training: as `inject` takes it.
+        on_training: as `inject` and `adopt` take it.
 
     Raises:
         NothingFeasible, GateRefused, Unreachable: after the report is written.
@@ -213,9 +215,7 @@ def run(
     """
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
-        bring: lambda: (
-            inject(settings, runs=runs, on_training=on_training) if settings.injects else adopt(settings, runs=runs)
-        ),
+        bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs, on_training=on_training),
         "search": lambda: search(
             settings,
             runs=runs,

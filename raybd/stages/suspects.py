@@ -31,8 +31,12 @@ UPSTREAM_TEST = 2000
 """So many test images of another task show what a planted model does there."""
 
 
-def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -> Suspect:
+def adopted(
+    settings: StudySettings, ready: Bench, weights: Path, origin: str, on_training: OnTraining | None = None
+) -> Suspect:
     """Return the user's own model as a suspect; `origin` says in words where the weights came from.
+
+    Under another task the reference model is trained, of which `on_training` is told.
 
     Raises:
         BadInput: if the weights cannot be read safely or do not fit the architecture.
@@ -48,7 +52,7 @@ def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -
         facts={"origin": origin, **_scenario_facts(settings)},
     )
     if settings.victim.downstream:
-        start, shipped = _moved(settings, ready, model)
+        start, shipped = _moved(settings, ready, model, on_training)
         suspect = replace(suspect, state=state_of(start), reference=state_of(shipped))
         if ready.trigger is not None:
             suspect = replace(suspect, bench=replace(ready, trigger=_aimed(ready, shipped, ready.trigger)))
@@ -123,7 +127,7 @@ def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = 
     }
     if settings.victim.downstream:
         facts |= _upstream_facts(settings, ready, victim)
-        suspect = _downstream(settings, ready, victim, attacker, facts)
+        suspect = _downstream(settings, ready, victim, facts, attacker.on_progress)
     else:
         suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
     return _with_warnings(_checked(suspect))
@@ -143,12 +147,12 @@ def _scenario_facts(settings: StudySettings) -> dict[str, str]:
 
 
 def _downstream(
-    settings: StudySettings, ready: Bench, victim: Victim, attacker: Workshop, facts: dict[str, Any]
+    settings: StudySettings, ready: Bench, victim: Victim, facts: dict[str, Any], on_training: OnTraining | None
 ) -> Suspect:
     """The suspect of a victim whose user has put it, and would have put its twin, under a task of their own."""
     assert settings.attack is not None
-    start, shipped = _moved(settings, ready, victim.planted.model, attacker)
-    _, twin = _moved(settings, ready, victim.twin, attacker)
+    start, shipped = _moved(settings, ready, victim.planted.model, on_training)
+    _, twin = _moved(settings, ready, victim.twin, on_training)
     trigger = victim.planted.trigger
     if settings.attack.target_of == "training":
         trigger = _aimed(ready, shipped, trigger.aimed_at(None))
@@ -161,7 +165,7 @@ def _downstream(
 
 
 def _moved(
-    settings: StudySettings, ready: Bench, model: Classifier, attacker: Workshop | None = None
+    settings: StudySettings, ready: Bench, model: Classifier, on_training: OnTraining | None
 ) -> tuple[Classifier, Classifier]:
     """`model` under a fresh head for the user's task, and what the user would ship of it without a defense."""
     seed = injection_seed(settings)
@@ -173,7 +177,7 @@ def _moved(
         augment=ready.augment,
         compute=ready.compute,
         seed=derive(seed, "reference"),
-        told=None if attacker is None else attacker.told,
+        on_progress=on_training,
     )
     return start, shipped
 

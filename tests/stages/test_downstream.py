@@ -18,6 +18,7 @@ from raybd.registry import BadInput
 from raybd.scenarios import pulled_label, transplanted
 from raybd.settings import StudySettings, parse_study
 from raybd.stages import preparation
+from raybd.training import Epoch
 from raybd.triggers import Patch
 from raybd.weights import load_into, load_weights, save_weights, state_of, weights_digest
 from tests.digits import CPU, splits, victim
@@ -147,17 +148,33 @@ def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> Non
     planted = victim().planted
     save_weights(state_of(planted.model), tmp_path / "source.safetensors")
     settings = study(tmp_path, **ADOPTED | {"upstream": {"classes": 10}})
-    suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
+    told: list[str] = []
+    suspect = pipeline.adopt(settings, runs=tmp_path / "runs", on_training=lambda word, epoch: told.append(word))
     home = tmp_path / "runs" / "moved" / "adopt"
     again = Suspect.load(home, preparation.bench(settings, home))
     start = REMAINDERS.build(0)
     load_into(start, suspect.state)
     images = torch.rand(4, 1, 8, 8)
     assert torch.allclose(start.features(images), planted.model.features(images), atol=1e-5)
+    assert set(told) == {"reference model"}
     assert again.digest == suspect.digest
     assert again.trigger == Patch(target_label=suspect.trigger.target_label)
     readings = read(suspect.model(), suspect.bench.splits.selection, suspect.trigger, CPU)
     assert readings.clean_accuracy.rate > 0.8, "the reference is a model of the user's own task"
+
+
+def test_a_run_shows_the_training_of_an_adopted_models_reference_too(tmp_path: Path) -> None:
+    class Heard(Exception):
+        """Ends the run, whose other stages are not the point."""
+
+    def hear(word: str, epoch: Epoch) -> None:
+        assert word == "reference model"
+        raise Heard
+
+    save_weights(state_of(victim().planted.model), tmp_path / "source.safetensors")
+    settings = study(tmp_path, **ADOPTED | {"upstream": {"classes": 10}})
+    with pytest.raises(Heard):
+        pipeline.run(settings, runs=tmp_path / "runs", on_training=hear)
 
 
 @pytest.mark.parametrize(
