@@ -254,20 +254,20 @@ def run(
 def validate(settings: StudySettings) -> dict[str, Any]:
     """Load everything a study names, put one batch through the model, and say what was found.
 
-    Of a model for another task the reference is trained too: its warnings say what the trigger does there.
+    Nothing is trained: what a trigger does to a model from another task is read from its reference, which `adopt`
+    trains.
 
     Raises:
         BadInput: whatever cannot be used; nothing is written.
     """
     ready = preparation.bench(settings)
-    origin = "trained here"
-    if settings.suspect is not None:
-        with tempfile.TemporaryDirectory() as scratch:
-            weights, origin = preparation.weights_file(settings, Path(scratch))
-            suspect = suspects.adopted(settings, ready, weights, origin)
-        return preparation.overview(settings, ready, origin, suspect.facts.get("warnings", ()))
-    suspects.check_injection(settings, ready, suspects.workshop(settings, ready))
-    return preparation.overview(settings, ready, origin)
+    if settings.suspect is None:
+        suspects.check_injection(settings, ready, suspects.workshop(settings, ready))
+        return preparation.overview(settings, ready, "trained here")
+    with tempfile.TemporaryDirectory() as scratch:
+        weights, origin = preparation.weights_file(settings, Path(scratch))
+        found = suspects.examined(settings, ready, weights)
+    return preparation.overview(settings, ready, origin, found)
 
 
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:

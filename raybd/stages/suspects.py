@@ -41,22 +41,38 @@ def adopted(
     Raises:
         BadInput: if the weights cannot be read safely or do not fit the architecture.
     """
-    assert settings.suspect is not None
-    model = upstream_architecture(settings, ready).build(0)
-    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    start = _arrived(settings, ready, weights)
     suspect = Suspect(
         how="adopt",
         bench=ready,
-        state=state_of(model),
+        state=state_of(start),
         knowledge=settings.trigger_knowledge,
         facts={"origin": origin, **_scenario_facts(settings)},
     )
     if settings.victim.downstream:
-        start, shipped = _moved(settings, ready, model, on_training)
-        suspect = replace(suspect, state=state_of(start), reference=state_of(shipped))
+        shipped = _shipped(settings, ready, start, on_training)
+        suspect = replace(suspect, reference=state_of(shipped))
         if ready.trigger is not None:
             suspect = replace(suspect, bench=replace(ready, trigger=_aimed(ready, shipped, ready.trigger)))
     return _with_warnings(suspect)
+
+
+def examined(settings: StudySettings, ready: Bench, weights: Path) -> list[str]:
+    """Return the warnings of `adopted` that need no training: under another task not what the trigger does there.
+
+    Raises:
+        BadInput: as `adopted` does.
+    """
+    trigger = None if settings.victim.downstream else ready.trigger
+    return _warnings(_arrived(settings, ready, weights), ready, trigger, settings.trigger_knowledge)
+
+
+def _arrived(settings: StudySettings, ready: Bench, weights: Path) -> Classifier:
+    """The user's own model as every defense begins with it: as it came, or under a fresh head for the user's task."""
+    assert settings.suspect is not None
+    model = upstream_architecture(settings, ready).build(0)
+    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    return _transplanted(settings, ready, model) if settings.victim.downstream else model
 
 
 def upstream_architecture(settings: StudySettings, ready: Bench) -> Architecture:
@@ -151,8 +167,8 @@ def _downstream(
 ) -> Suspect:
     """The suspect of a victim whose user has put it, and would have put its twin, under a task of their own."""
     assert settings.attack is not None
-    start, shipped = _moved(settings, ready, victim.planted.model, on_training)
-    _, twin = _moved(settings, ready, victim.twin, on_training)
+    start, twin = (_transplanted(settings, ready, model) for model in (victim.planted.model, victim.twin))
+    shipped, twin = (_shipped(settings, ready, model, on_training) for model in (start, twin))
     trigger = victim.planted.trigger
     if settings.attack.target_of == "training":
         trigger = _aimed(ready, shipped, trigger.aimed_at(None))
@@ -164,22 +180,22 @@ def _downstream(
     return replace(suspect, reference=state_of(shipped), poisoned=(), covers=())
 
 
-def _moved(
-    settings: StudySettings, ready: Bench, model: Classifier, on_training: OnTraining | None
-) -> tuple[Classifier, Classifier]:
-    """`model` under a fresh head for the user's task, and what the user would ship of it without a defense."""
-    seed = injection_seed(settings)
-    start = transplanted(model, ready.architecture, seed=seed)
-    shipped = settings.victim.shipped(
+def _transplanted(settings: StudySettings, ready: Bench, model: Classifier) -> Classifier:
+    """`model` under a fresh head for the user's task."""
+    return transplanted(model, ready.architecture, seed=injection_seed(settings))
+
+
+def _shipped(settings: StudySettings, ready: Bench, start: Classifier, on_training: OnTraining | None) -> Classifier:
+    """What the user would ship without a defense of a model that begins as `start`, which is left as it is."""
+    return settings.victim.shipped(
         copy.deepcopy(start),
         ready.splits.clean_set,
         ready.architecture,
         augment=ready.augment,
         compute=ready.compute,
-        seed=derive(seed, "reference"),
+        seed=derive(injection_seed(settings), "reference"),
         on_progress=on_training,
     )
-    return start, shipped
 
 
 def _aimed(ready: Bench, shipped: Classifier, trigger: Trigger) -> Trigger:
@@ -223,17 +239,24 @@ def _checked(suspect: Suspect) -> Suspect:
 
 
 def _with_warnings(suspect: Suspect) -> Suspect:
-    """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
-    ready, found = suspect.bench, list(suspect.facts.get("warnings", []))
-    if ready.trigger is not None:
-        rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
+    """The suspect with what its reader must know before the first trial."""
+    found = _warnings(suspect.model(), suspect.bench, suspect.bench.trigger, suspect.knowledge)
+    known = suspect.facts.get("warnings", [])
+    return replace(suspect, facts={**suspect.facts, "warnings": [*known, *found]}) if found else suspect
+
+
+def _warnings(model: Classifier, ready: Bench, trigger: Trigger | None, knowledge: str) -> list[str]:
+    """What a reader must know of a model before the first trial: a weak trigger, a model without export."""
+    found = []
+    if trigger is not None:
+        rate = read(model, ready.splits.selection, trigger, ready.compute).attack_success_rate
         if rate.rate < WEAK_BACKDOOR:
             found.append(
-                f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
+                f"the {knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
                 "not be what the model was backdoored with, and removing what hardly works proves little"
             )
     try:
-        check_traceable(suspect.model(), example_images(ready))
+        check_traceable(model, example_images(ready))
     except Untraceable as error:
         found.append(f"this model can be searched and assessed, but not registered: {error}")
-    return replace(suspect, facts={**suspect.facts, "warnings": found}) if found else suspect
+    return found
