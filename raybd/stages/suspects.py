@@ -128,25 +128,32 @@ def injection_seed(settings: StudySettings) -> int:
 def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = None) -> Suspect:
     """Plant the study's backdoor and train the never-poisoned twin; `attacker` is by default the study's own.
 
+    A trigger known beforehand is tried on the twin first, so that one that is refused costs no poisoned training.
+
     Raises:
         BadInput: if the attack cannot be carried out, or the twin obeys the trigger too, so that it is no backdoor.
     """
     assert settings.attack is not None
     attacker = attacker or workshop(settings, ready)
     check_injection(settings, ready, attacker)
-    victim = settings.victim.build(settings.attack, attacker, seed=injection_seed(settings))
+    seed, downstream = injection_seed(settings), settings.victim.downstream
+    known = None if downstream else settings.attack.trigger()
+    found = None if known is None else _twin_facts(attacker.twin(seed), ready, known, refuse=True)
+    victim = settings.victim.build(settings.attack, attacker, seed=seed)
     facts: dict[str, Any] = {
         **_scenario_facts(settings),
         "attack": without_folders(describe(settings.attack)),
         "training": as_json(settings.training),
         "training_seconds": victim.planted.last.seconds,
     }
-    if settings.victim.downstream:
+    if downstream:
         facts |= _upstream_facts(settings, ready, victim)
         suspect = _downstream(settings, ready, victim, facts, attacker.on_progress)
     else:
         suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
-    return _with_warnings(_checked(suspect))
+    if found is None:
+        found = _twin_facts(_twin_of(suspect), ready, suspect.trigger, refuse=not downstream)
+    return _with_warnings(replace(suspect, facts={**suspect.facts, **found}))
 
 
 def check_injection(settings: StudySettings, ready: Bench, attacker: Workshop) -> None:
@@ -216,26 +223,29 @@ def _upstream_facts(settings: StudySettings, ready: Bench, victim: Victim) -> di
     return {"upstream": {name: as_json(getattr(readings, name)) for name in names}}
 
 
-def _checked(suspect: Suspect) -> Suspect:
-    """The suspect with its twin's check among the facts.
-
-    Under another task a backdoor that does not carry over is a finding, so there a failed check is a warning only.
-    """
+def _twin_of(suspect: Suspect) -> Classifier:
+    """A never-poisoned twin as the user would ship it."""
     assert suspect.twin is not None
-    ready = suspect.bench
-    twin = ready.architecture.build(0)
+    twin = suspect.bench.architecture.build(0)
     load_into(twin, suspect.twin)
-    check = check_twin(twin, ready.splits.selection, suspect.trigger, ready.compute)
-    found = []
-    if not check.passed:
-        fault = (
-            f"this trigger is no backdoor: a model that never saw poison gives the goal label to "
-            f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
-        )
-        if suspect.reference is None:
-            raise BadInput(f"attack: {fault}")
-        found.append(fault)
-    return replace(suspect, facts={**suspect.facts, "twin": as_json(check), "warnings": found})
+    return twin
+
+
+def _twin_facts(twin: Classifier, ready: Bench, trigger: Trigger, *, refuse: bool) -> dict[str, Any]:
+    """The twin's check as facts on a suspect.
+
+    A failed check is refused, or else a warning: under another task a backdoor that does not carry over is a finding.
+    """
+    check = check_twin(twin, ready.splits.selection, trigger, ready.compute)
+    if check.passed:
+        return {"twin": as_json(check), "warnings": []}
+    fault = (
+        f"this trigger is no backdoor: a model that never saw poison gives the goal label to "
+        f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
+    )
+    if refuse:
+        raise BadInput(f"attack: {fault}")
+    return {"twin": as_json(check), "warnings": [fault]}
 
 
 def _with_warnings(suspect: Suspect) -> Suspect:
