@@ -50,8 +50,10 @@ def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTrainin
     return _settled(settings, suspect, "inject", runs)
 
 
-def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
+def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
+
+    Under another task the reference model is trained; `on_training` is told of each stretch of it.
 
     Raises:
         BadInput: whatever of model, weights, data or trigger cannot be used.
@@ -61,7 +63,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS) -> Suspect:
     ready = preparation.bench(settings)
     with tempfile.TemporaryDirectory() as scratch:
         weights, origin = preparation.weights_file(settings, Path(scratch))
-        suspect = suspects.adopted(settings, ready, weights, origin)
+        suspect = suspects.adopted(settings, ready, weights, origin, on_training)
     return _settled(settings, suspect, "adopt", runs)
 
 
@@ -205,7 +207,7 @@ def run(
         on_start: the same.
         on_stage: called with each word as its stage begins.
         on_kept: called with each word that an earlier run finished.
-        on_training: as `inject` takes it.
+        on_training: as `inject` and `adopt` take it.
 
     Raises:
         NothingFeasible, GateRefused, Unreachable: after the report is written.
@@ -213,9 +215,7 @@ def run(
     """
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
-        bring: lambda: (
-            inject(settings, runs=runs, on_training=on_training) if settings.injects else adopt(settings, runs=runs)
-        ),
+        bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs, on_training=on_training),
         "search": lambda: search(
             settings,
             runs=runs,
@@ -254,20 +254,20 @@ def run(
 def validate(settings: StudySettings) -> dict[str, Any]:
     """Load everything a study names, put one batch through the model, and say what was found.
 
-    Of a model for another task the reference is trained too: its warnings say what the trigger does there.
+    Nothing is trained: what a trigger does to a model from another task is read from its reference, which `adopt`
+    trains.
 
     Raises:
         BadInput: whatever cannot be used; nothing is written.
     """
     ready = preparation.bench(settings)
-    origin = "trained here"
-    if settings.suspect is not None:
-        with tempfile.TemporaryDirectory() as scratch:
-            weights, origin = preparation.weights_file(settings, Path(scratch))
-            suspect = suspects.adopted(settings, ready, weights, origin)
-        return preparation.overview(settings, ready, origin, suspect.facts.get("warnings", ()))
-    suspects.check_injection(settings, ready, suspects.workshop(settings, ready))
-    return preparation.overview(settings, ready, origin)
+    if settings.suspect is None:
+        suspects.check_injection(settings, ready, suspects.workshop(settings, ready))
+        return preparation.overview(settings, ready, "trained here")
+    with tempfile.TemporaryDirectory() as scratch:
+        weights, origin = preparation.weights_file(settings, Path(scratch))
+        found = suspects.examined(settings, ready, weights)
+    return preparation.overview(settings, ready, origin, found)
 
 
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:

@@ -1,7 +1,7 @@
 """How a victim comes to its backdoored model, what it is worth there, and which model is the reference."""
 
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -16,7 +16,7 @@ from raybd.defenses import Defense, FineTuning
 from raybd.models import Architecture, Classifier
 from raybd.registry import BadInput
 from raybd.simclr import SimCLR
-from raybd.training import Compute, Epoch, Recipe, finished, predict
+from raybd.training import Compute, Epoch, Recipe, predict
 from raybd.triggers import Trigger
 
 
@@ -76,11 +76,11 @@ class Scenario(ABC):
         augment: Augment,
         compute: Compute,
         seed: int,
-        told: Callable[[Iterator[Epoch], str], Iterator[Epoch]] | None = None,
+        on_progress: Callable[[str, Epoch], None] | None = None,
     ) -> Classifier:
         """Return what the user would ship of `model`, which is changed: itself, or fine-tuned on the user's task.
 
-        `told` watches the training, as `Workshop.told` does.
+        `on_progress` is told of the training, as `Workshop.on_progress` is.
 
         Raises:
             BadInput: if the training collapses.
@@ -94,10 +94,11 @@ class Scenario(ABC):
             training_set=None,
             augment=augment,
         )
-        epochs = self.reference.sanitize(view, compute=compute, seed=seed, subset_seed=seed)
-        last = finished(epochs if told is None else told(epochs, "reference model"))
-        if last.collapsed:
-            raise BadInput(f"the reference model collapsed ({last.collapsed})")
+        for epoch in self.reference.sanitize(view, compute=compute, seed=seed, subset_seed=seed):
+            if epoch.collapsed:
+                raise BadInput(f"the reference model collapsed ({epoch.collapsed})")
+            if on_progress is not None:
+                on_progress("reference model", epoch)
         return model.eval()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,6 +17,7 @@ from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.cli import app
 from raybd.cli.show import LISTS
 from raybd.registry import BadInput
+from raybd.training import Epoch
 
 VERBS = (
     "run",
@@ -176,6 +178,18 @@ def test_an_unknown_study_or_list_gets_the_nearest_name() -> None:
     assert "did you mean 'demo'" in raybd("run", "dmeo").stderr
     done = raybd("list", "model")
     assert (done.exit_code, "did you mean 'models'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["inject", "adopt"])
+def test_trainings_show_how_far_they_are(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    def train(*_: object, on_training: Callable[[str, Epoch], None], **__: object) -> Mock:
+        on_training("reference model", Epoch(index=0, steps=9, total=9, images=9, lr=0.1, loss=0.5, seconds=3))
+        return Mock()
+
+    monkeypatch.setattr(pipeline, verb, train)
+    monkeypatch.setattr("raybd.cli.show.suspect", lambda card: None)
+    done = raybd(verb, "demo")
+    assert done.stderr == "reference model: step 9 of 9, loss 0.5, took 3 s\n"
 
 
 def test_run_prints_table_and_report_of_a_refused_candidate_too(monkeypatch: pytest.MonkeyPatch) -> None:

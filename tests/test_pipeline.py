@@ -300,7 +300,8 @@ def test_a_given_trigger_that_does_not_work_is_warned_of(tmp_path: Path, done: t
         trigger={"kind": "patch", "size": 1, "row": 0, "column": 0, "value": 10, "target_label": 0},
     )
     suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
-    assert any("trigger is weak" in warning for warning in suspect.card()["warnings"])
+    for warnings in (suspect.card()["warnings"], pipeline.validate(settings)["warnings"]):
+        assert any("trigger is weak" in warning for warning in warnings)
 
 
 def test_an_edited_network_file_is_another_suspect(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:

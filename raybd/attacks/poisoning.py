@@ -38,6 +38,22 @@ def images_of(poison_ratio: float, train: ImageSet) -> int:
     return count
 
 
+def order_of_choice(train: ImageSet, seed: int) -> Int64[Tensor, " n"]:
+    """Return the places of all images of `train`, in the random order in which they are chosen."""
+    return torch.randperm(len(train), generator=seeds.generator(seed, "choose"))
+
+
+def changed(
+    train: ImageSet, places: Int64[Tensor, " k"], images: UInt8[Tensor, "k c h w"], labels: Int64[Tensor, " k"]
+) -> ImageSet:
+    """Return a copy of `train` with other images and labels in `places`."""
+    return replace(
+        train,
+        images=train.images.index_copy(0, places, images),
+        labels=train.labels.index_copy(0, places, labels),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataPoisoning(Attack):
     """An attack that only poisons data: `poison_ratio` = poisoned images / whole training set.
@@ -97,7 +113,7 @@ class DataPoisoning(Attack):
     @final
     def choose(self, train: ImageSet, *, seed: int) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " c"]]:
         """Return the places of the images to poison and of the covers, in random order."""
-        order = torch.randperm(len(train), generator=seeds.generator(seed, "choose"))
+        order = order_of_choice(train, seed)
         allowed = order[train.labels[order] == self.target_label] if self.clean_label else order
         chosen = allowed[: self._count(train)]
         rest = order[~torch.isin(order, chosen)]
@@ -117,35 +133,28 @@ class DataPoisoning(Attack):
         return count
 
     @final
-    def poison(self, train: ImageSet, *, seed: int, workshop: Workshop | None = None) -> Poisoned:
-        """Return the poisoned copy of `train`, and which of its images were changed.
+    def poison(self, workshop: Workshop, *, seed: int) -> Poisoned:
+        """Return the poisoned copy of the workshop's images, and which of them were changed.
 
-        Args:
-            train: clean images (n, c, h, w) uint8 and labels (n,).
-            seed: the attack's; of the choice, and of what the attack draws.
-            workshop: where the attack has to train a model first; without it nothing is prepared.
+        `seed` is the attack's: of the choice, of what the attack draws, and of a model it trains first.
         """
-        stream = seeds.derive(seed, "poison")
+        train, stream = workshop.train, seeds.derive(seed, "poison")
         chosen, covers = self.choose(train, seed=stream)
-        images, labels = train.images.clone(), train.labels.clone()
-        victims = train.subset(chosen)
-        if workshop is not None:
-            victims = self.prepare(workshop, victims, seed)
-        images[chosen] = self.stamp(victims.images, victims.labels, seeds.derive(stream, "stamp"))
+        victims = self.prepare(workshop, train.subset(chosen), seed)
+        shown = self.stamp(victims.images, victims.labels, seeds.derive(stream, "stamp"))
+        goals = victims.labels if self.clean_label else self.trigger().goal_labels(victims.labels, train.classes)
+        done = changed(train, chosen, shown, goals)
         if len(covers):
-            images[covers] = self.disguise(train.images[covers], seeds.derive(stream, "disguise"))
-        if not self.clean_label:
-            labels[chosen] = self.trigger().goal_labels(train.labels[chosen], train.classes)
+            kept = train.subset(covers)
+            done = changed(done, covers, self.disguise(kept.images, seeds.derive(stream, "disguise")), kept.labels)
         return Poisoned(
-            training_set=replace(train, images=images, labels=labels),
-            poisoned=tuple(sorted(chosen.tolist())),
-            covers=tuple(sorted(covers.tolist())),
+            training_set=done, poisoned=tuple(sorted(chosen.tolist())), covers=tuple(sorted(covers.tolist()))
         )
 
     @final
     def run(self, workshop: Workshop, seed: int) -> Planted:
         """Train a fresh model on the poisoned set."""
-        done = self.poison(workshop.train, seed=seed, workshop=workshop)
+        done = self.poison(workshop, seed=seed)
         model, last = workshop.trained(done.training_set, seed=seed, word="poisoned model")
         return Planted(
             model=model,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raybd import schedules, seeds
 from raybd.attacks.base import Attack, Planted, Workshop
-from raybd.attacks.poisoning import check_ratio, images_of
+from raybd.attacks.poisoning import changed, check_ratio, images_of, order_of_choice
 from raybd.data import ImageSet
 from raybd.models import Classifier
 from raybd.registry import BadInput
@@ -133,13 +133,10 @@ class Trojan(Attack):
         )
 
     def _poisoned(self, train: ImageSet, trigger: Stamp, seed: int) -> tuple[ImageSet, Int64[Tensor, " k"]]:
-        chosen = torch.randperm(len(train), generator=seeds.generator(seed, "choose"))[
-            : images_of(self.poison_ratio, train)
-        ]
-        images, labels = train.images.clone(), train.labels.clone()
-        images[chosen] = trigger.apply(train.images[chosen])
-        labels[chosen] = trigger.goal_labels(train.labels[chosen], train.classes)
-        return replace(train, images=images, labels=labels), chosen
+        chosen = order_of_choice(train, seed)[: images_of(self.poison_ratio, train)]
+        victims = train.subset(chosen)
+        goals = trigger.goal_labels(victims.labels, train.classes)
+        return changed(train, chosen, trigger.apply(victims.images), goals), chosen
 
 
 def neurons(head: nn.Linear, target: int, count: int) -> Int64[Tensor, " k"]:

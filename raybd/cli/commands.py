@@ -99,7 +99,7 @@ def adopt(study: Study, runs: Runs = HERE) -> None:
     settings = _settings(study)
     from raybd import pipeline
 
-    show.suspect(pipeline.adopt(settings, runs=runs).card())
+    show.suspect(pipeline.adopt(settings, runs=runs, **show.training()).card())
 
 
 @app.command(cls=Guarded)

@@ -39,7 +39,7 @@ def searching() -> Iterator[dict[str, Any]]:
 
 
 def training() -> dict[str, Any]:
-    """Show the trainings of an injection, on stderr; gives the callback that `pipeline.inject` takes."""
+    """Show trainings, on stderr; gives the callback that `pipeline.inject` and `pipeline.adopt` take."""
     from raybd.progress import Trainings
 
     return {"on_training": Trainings(err).on_training}

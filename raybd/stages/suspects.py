@@ -31,28 +31,48 @@ UPSTREAM_TEST = 2000
 """So many test images of another task show what a planted model does there."""
 
 
-def adopted(settings: StudySettings, ready: Bench, weights: Path, origin: str) -> Suspect:
+def adopted(
+    settings: StudySettings, ready: Bench, weights: Path, origin: str, on_training: OnTraining | None = None
+) -> Suspect:
     """Return the user's own model as a suspect; `origin` says in words where the weights came from.
+
+    Under another task the reference model is trained, of which `on_training` is told.
 
     Raises:
         BadInput: if the weights cannot be read safely or do not fit the architecture.
     """
-    assert settings.suspect is not None
-    model = upstream_architecture(settings, ready).build(0)
-    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    start = _arrived(settings, ready, weights)
     suspect = Suspect(
         how="adopt",
         bench=ready,
-        state=state_of(model),
+        state=state_of(start),
         knowledge=settings.trigger_knowledge,
         facts={"origin": origin, **_scenario_facts(settings)},
     )
     if settings.victim.downstream:
-        start, shipped = _moved(settings, ready, model)
-        suspect = replace(suspect, state=state_of(start), reference=state_of(shipped))
+        shipped = _shipped(settings, ready, start, on_training)
+        suspect = replace(suspect, reference=state_of(shipped))
         if ready.trigger is not None:
             suspect = replace(suspect, bench=replace(ready, trigger=_aimed(ready, shipped, ready.trigger)))
     return _with_warnings(suspect)
+
+
+def examined(settings: StudySettings, ready: Bench, weights: Path) -> list[str]:
+    """Return the warnings of `adopted` that need no training: under another task not what the trigger does there.
+
+    Raises:
+        BadInput: as `adopted` does.
+    """
+    trigger = None if settings.victim.downstream else ready.trigger
+    return _warnings(_arrived(settings, ready, weights), ready, trigger, settings.trigger_knowledge)
+
+
+def _arrived(settings: StudySettings, ready: Bench, weights: Path) -> Classifier:
+    """The user's own model as every defense begins with it: as it came, or under a fresh head for the user's task."""
+    assert settings.suspect is not None
+    model = upstream_architecture(settings, ready).build(0)
+    load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    return _transplanted(settings, ready, model) if settings.victim.downstream else model
 
 
 def upstream_architecture(settings: StudySettings, ready: Bench) -> Architecture:
@@ -108,25 +128,32 @@ def injection_seed(settings: StudySettings) -> int:
 def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = None) -> Suspect:
     """Plant the study's backdoor and train the never-poisoned twin; `attacker` is by default the study's own.
 
+    A trigger known beforehand is tried on the twin first, so that one that is refused costs no poisoned training.
+
     Raises:
         BadInput: if the attack cannot be carried out, or the twin obeys the trigger too, so that it is no backdoor.
     """
     assert settings.attack is not None
     attacker = attacker or workshop(settings, ready)
     check_injection(settings, ready, attacker)
-    victim = settings.victim.build(settings.attack, attacker, seed=injection_seed(settings))
+    seed, downstream = injection_seed(settings), settings.victim.downstream
+    known = None if downstream else settings.attack.trigger()
+    found = None if known is None else _twin_facts(attacker.twin(seed), ready, known, refuse=True)
+    victim = settings.victim.build(settings.attack, attacker, seed=seed)
     facts: dict[str, Any] = {
         **_scenario_facts(settings),
         "attack": without_folders(describe(settings.attack)),
         "training": as_json(settings.training),
         "training_seconds": victim.planted.last.seconds,
     }
-    if settings.victim.downstream:
+    if downstream:
         facts |= _upstream_facts(settings, ready, victim)
-        suspect = _downstream(settings, ready, victim, attacker, facts)
+        suspect = _downstream(settings, ready, victim, facts, attacker.on_progress)
     else:
         suspect = Suspect.from_victim(victim, ready, facts, makes_images=settings.attack.makes_images)
-    return _with_warnings(_checked(suspect))
+    if found is None:
+        found = _twin_facts(_twin_of(suspect), ready, suspect.trigger, refuse=not downstream)
+    return _with_warnings(replace(suspect, facts={**suspect.facts, **found}))
 
 
 def check_injection(settings: StudySettings, ready: Bench, attacker: Workshop) -> None:
@@ -143,12 +170,12 @@ def _scenario_facts(settings: StudySettings) -> dict[str, str]:
 
 
 def _downstream(
-    settings: StudySettings, ready: Bench, victim: Victim, attacker: Workshop, facts: dict[str, Any]
+    settings: StudySettings, ready: Bench, victim: Victim, facts: dict[str, Any], on_training: OnTraining | None
 ) -> Suspect:
     """The suspect of a victim whose user has put it, and would have put its twin, under a task of their own."""
     assert settings.attack is not None
-    start, shipped = _moved(settings, ready, victim.planted.model, attacker)
-    _, twin = _moved(settings, ready, victim.twin, attacker)
+    start, twin = (_transplanted(settings, ready, model) for model in (victim.planted.model, victim.twin))
+    shipped, twin = (_shipped(settings, ready, model, on_training) for model in (start, twin))
     trigger = victim.planted.trigger
     if settings.attack.target_of == "training":
         trigger = _aimed(ready, shipped, trigger.aimed_at(None))
@@ -160,22 +187,22 @@ def _downstream(
     return replace(suspect, reference=state_of(shipped), poisoned=(), covers=())
 
 
-def _moved(
-    settings: StudySettings, ready: Bench, model: Classifier, attacker: Workshop | None = None
-) -> tuple[Classifier, Classifier]:
-    """`model` under a fresh head for the user's task, and what the user would ship of it without a defense."""
-    seed = injection_seed(settings)
-    start = transplanted(model, ready.architecture, seed=seed)
-    shipped = settings.victim.shipped(
+def _transplanted(settings: StudySettings, ready: Bench, model: Classifier) -> Classifier:
+    """`model` under a fresh head for the user's task."""
+    return transplanted(model, ready.architecture, seed=injection_seed(settings))
+
+
+def _shipped(settings: StudySettings, ready: Bench, start: Classifier, on_training: OnTraining | None) -> Classifier:
+    """What the user would ship without a defense of a model that begins as `start`, which is left as it is."""
+    return settings.victim.shipped(
         copy.deepcopy(start),
         ready.splits.clean_set,
         ready.architecture,
         augment=ready.augment,
         compute=ready.compute,
-        seed=derive(seed, "reference"),
-        told=None if attacker is None else attacker.told,
+        seed=derive(injection_seed(settings), "reference"),
+        on_progress=on_training,
     )
-    return start, shipped
 
 
 def _aimed(ready: Bench, shipped: Classifier, trigger: Trigger) -> Trigger:
@@ -196,40 +223,50 @@ def _upstream_facts(settings: StudySettings, ready: Bench, victim: Victim) -> di
     return {"upstream": {name: as_json(getattr(readings, name)) for name in names}}
 
 
-def _checked(suspect: Suspect) -> Suspect:
-    """The suspect with its twin's check among the facts.
-
-    Under another task a backdoor that does not carry over is a finding, so there a failed check is a warning only.
-    """
+def _twin_of(suspect: Suspect) -> Classifier:
+    """A never-poisoned twin as the user would ship it."""
     assert suspect.twin is not None
-    ready = suspect.bench
-    twin = ready.architecture.build(0)
+    twin = suspect.bench.architecture.build(0)
     load_into(twin, suspect.twin)
-    check = check_twin(twin, ready.splits.selection, suspect.trigger, ready.compute)
-    found = []
-    if not check.passed:
-        fault = (
-            f"this trigger is no backdoor: a model that never saw poison gives the goal label to "
-            f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
-        )
-        if suspect.reference is None:
-            raise BadInput(f"attack: {fault}")
-        found.append(fault)
-    return replace(suspect, facts={**suspect.facts, "twin": as_json(check), "warnings": found})
+    return twin
+
+
+def _twin_facts(twin: Classifier, ready: Bench, trigger: Trigger, *, refuse: bool) -> dict[str, Any]:
+    """The twin's check as facts on a suspect.
+
+    A failed check is refused, or else a warning: under another task a backdoor that does not carry over is a finding.
+    """
+    check = check_twin(twin, ready.splits.selection, trigger, ready.compute)
+    if check.passed:
+        return {"twin": as_json(check), "warnings": []}
+    fault = (
+        f"this trigger is no backdoor: a model that never saw poison gives the goal label to "
+        f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
+    )
+    if refuse:
+        raise BadInput(f"attack: {fault}")
+    return {"twin": as_json(check), "warnings": [fault]}
 
 
 def _with_warnings(suspect: Suspect) -> Suspect:
-    """The suspect with what its reader must know before the first trial: a weak trigger, a model without export."""
-    ready, found = suspect.bench, list(suspect.facts.get("warnings", []))
-    if ready.trigger is not None:
-        rate = read(suspect.model(), ready.splits.selection, ready.trigger, ready.compute).attack_success_rate
+    """The suspect with what its reader must know before the first trial."""
+    found = _warnings(suspect.model(), suspect.bench, suspect.bench.trigger, suspect.knowledge)
+    known = suspect.facts.get("warnings", [])
+    return replace(suspect, facts={**suspect.facts, "warnings": [*known, *found]}) if found else suspect
+
+
+def _warnings(model: Classifier, ready: Bench, trigger: Trigger | None, knowledge: str) -> list[str]:
+    """What a reader must know of a model before the first trial: a weak trigger, a model without export."""
+    found = []
+    if trigger is not None:
+        rate = read(model, ready.splits.selection, trigger, ready.compute).attack_success_rate
         if rate.rate < WEAK_BACKDOOR:
             found.append(
-                f"the {suspect.knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
+                f"the {knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; it may "
                 "not be what the model was backdoored with, and removing what hardly works proves little"
             )
     try:
-        check_traceable(suspect.model(), example_images(ready))
+        check_traceable(model, example_images(ready))
     except Untraceable as error:
         found.append(f"this model can be searched and assessed, but not registered: {error}")
-    return replace(suspect, facts={**suspect.facts, "warnings": found}) if found else suspect
+    return found

@@ -6,7 +6,7 @@ import torch
 from raybd.attacks import AdaptiveBlend
 from raybd.registry import BadInput
 from raybd.triggers import Blended
-from tests.digits import splits
+from tests.digits import splits, workshop
 
 
 def test_at_test_time_it_shows_the_whole_picture() -> None:
@@ -40,7 +40,7 @@ def test_poisoned_images_show_the_faint_picture_in_their_pieces_and_themselves_e
 @pytest.mark.parametrize("cover_ratio", [0, 0.5, 2])
 def test_covers_show_such_pieces_under_their_own_label(cover_ratio: float) -> None:
     train = splits().train
-    done = AdaptiveBlend(target_label=0, poison_ratio=0.02, cover_ratio=cover_ratio).poison(train, seed=0)
+    done = AdaptiveBlend(target_label=0, poison_ratio=0.02, cover_ratio=cover_ratio).poison(workshop(), seed=0)
     covers = list(done.covers)
     changed = (done.training_set.images[covers] != train.images[covers]).flatten(1).float().mean(1)
     assert len(covers) == cover_ratio * len(done.poisoned)
@@ -67,4 +67,4 @@ def test_a_setting_that_makes_no_sense_is_refused_when_the_study_is_read(
 
 def test_more_pieces_than_pixels_are_refused() -> None:
     with pytest.raises(BadInput, match=r"attack.pieces: 9 x 9 do not fit images of 8 x 8 pixels"):
-        AdaptiveBlend(target_label=0, pieces=9).poison(splits().train, seed=0)
+        AdaptiveBlend(target_label=0, pieces=9).poison(workshop(), seed=0)

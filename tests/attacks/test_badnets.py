@@ -5,7 +5,7 @@ import pytest
 from raybd.attacks import BadNets
 from raybd.registry import BadInput
 from raybd.triggers import Patch
-from tests.digits import splits
+from tests.digits import splits, workshop
 
 
 def test_its_fields_are_those_of_its_square() -> None:
@@ -14,7 +14,7 @@ def test_its_fields_are_those_of_its_square() -> None:
 
 
 def test_it_draws_from_every_class_the_target_included() -> None:
-    chosen = BadNets(target_label=3).poison(splits().train, seed=0).poisoned
+    chosen = BadNets(target_label=3).poison(workshop(), seed=0).poisoned
     assert len(splits().train.labels[list(chosen)].unique()) == 10
 
 

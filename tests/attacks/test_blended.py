@@ -6,7 +6,7 @@ import torch
 from raybd.attacks import Blended
 from raybd.registry import BadInput
 from raybd.triggers import Blended as BlendedTrigger
-from tests.digits import splits
+from tests.digits import splits, workshop
 
 
 def test_its_fields_are_those_of_its_picture() -> None:
@@ -17,14 +17,14 @@ def test_its_fields_are_those_of_its_picture() -> None:
 def test_the_picture_depends_on_its_own_seed_and_not_on_the_choice_of_images() -> None:
     train = splits().train
     for seed in (0, 1):
-        done = Blended(target_label=3, pattern_seed=7).poison(train, seed=seed)
+        done = Blended(target_label=3, pattern_seed=7).poison(workshop(), seed=seed)
         chosen = list(done.poisoned)
         expected = BlendedTrigger(target_label=3, seed=7).apply(train.images[chosen])
         assert torch.equal(done.training_set.images[chosen], expected)
 
 
 def test_it_draws_from_every_class_the_target_included() -> None:
-    chosen = Blended(target_label=3).poison(splits().train, seed=0).poisoned
+    chosen = Blended(target_label=3).poison(workshop(), seed=0).poisoned
     assert len(splits().train.labels[list(chosen)].unique()) == 10
 
 

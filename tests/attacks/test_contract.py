@@ -55,9 +55,12 @@ class TestContract:
         assert check_twin(built.twin, test, trigger, CPU).passed
         assert not check_twin(built.planted.model, test, trigger, CPU).passed
 
-    def test_it_repeats_by_seed_to_the_bit_and_leaves_its_inputs_alone(self, kind: str) -> None:
+    def test_it_repeats_by_seed_to_the_bit_also_after_the_twin_and_leaves_its_inputs_alone(self, kind: str) -> None:
         before, stream = splits().train.digest(), torch.get_rng_state()
-        planted = [made(kind).plant(workshop(BRIEF), seed=seed) for seed in (1, 1, 2)]
+        twin_first = workshop(BRIEF)
+        twin_first.twin(1)
+        benches = ((workshop(BRIEF), 1), (twin_first, 1), (workshop(BRIEF), 2))
+        planted = [made(kind).plant(bench, seed=seed) for bench, seed in benches]
         digests = [weights_digest(state_of(p.model)) for p in planted]
         triggers = [p.trigger.digest(splits().train.shape) for p in planted]
         assert digests[0] == digests[1] != digests[2]

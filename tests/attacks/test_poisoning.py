@@ -1,17 +1,20 @@
 """One contract for every attack by data alone: how many images it changes, which, and how."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from raybd.attacks import ATTACKS, DataPoisoning, Poisoned
-from raybd.data import ImageSet
+from raybd.attacks import ATTACKS, DataPoisoning, Poisoned, Workshop
 from raybd.registry import BadInput
-from tests.attacks.test_contract import made
+from tests.attacks.test_contract import BRIEF, made
 from tests.digits import splits, stripes, victim, workshop
 
 POISONING = [kind for kind, cls in ATTACKS.items() if issubclass(cls, DataPoisoning)]
 CLEAN_LABEL = [kind for kind in POISONING if getattr(ATTACKS[kind], "clean_label", False)]
 DIRTY_LABEL = [kind for kind in POISONING if kind not in CLEAN_LABEL]
+SHOP = workshop(BRIEF)
+"""Where all of them poison, so that no twin is trained again."""
 
 
 def poisoning(kind: str, **changes: object) -> DataPoisoning:
@@ -20,22 +23,22 @@ def poisoning(kind: str, **changes: object) -> DataPoisoning:
     return attack
 
 
-def poisoned(kind: str, train: ImageSet, *, seed: int = 0, **changes: object) -> Poisoned:
-    return poisoning(kind, **changes).poison(train, seed=seed)
+def poisoned(kind: str, *, shop: Workshop = SHOP, seed: int = 0, **changes: object) -> Poisoned:
+    return poisoning(kind, **changes).poison(shop, seed=seed)
 
 
 @pytest.mark.parametrize("kind", POISONING)
 class TestContract:
     @pytest.mark.parametrize("ratio", [0.01, 0.05, 0.08])
     def test_the_ratio_is_that_of_poisoned_images_to_the_whole_set(self, kind: str, ratio: float) -> None:
-        done = poisoned(kind, splits().train, poison_ratio=ratio)
+        done = poisoned(kind, poison_ratio=ratio)
         assert len(done.poisoned) == len(set(done.poisoned)) == round(ratio * len(splits().train))
         assert len(done.training_set) == len(splits().train)
 
     def test_only_the_chosen_images_change_and_covers_keep_their_label(self, kind: str) -> None:
         train = splits().train
         before = train.digest()
-        done = poisoned(kind, train)
+        done = poisoned(kind)
         touched = set(done.poisoned) | set(done.covers)
         assert len(touched) == len(done.poisoned) + len(done.covers)
         rest = sorted(set(range(len(train))) - touched)
@@ -47,7 +50,7 @@ class TestContract:
         assert train.digest() == before
 
     def test_the_choice_repeats_by_seed(self, kind: str) -> None:
-        first, second, third = (poisoned(kind, splits().train, seed=seed) for seed in (0, 0, 1))
+        first, second, third = (poisoned(kind, seed=seed) for seed in (0, 0, 1))
         assert first.training_set.digest() == second.training_set.digest() != third.training_set.digest()
         assert first.poisoned == second.poisoned != third.poisoned
 
@@ -56,6 +59,13 @@ class TestContract:
         assert planted.training_set is not None
         differs = (planted.training_set.images != train.images).flatten(1).any(1)
         assert set(differs.nonzero().flatten().tolist()) <= set(planted.poisoned) | set(planted.covers)
+
+    def test_what_it_poisons_is_what_its_victim_was_trained_on(self, kind: str) -> None:
+        built = victim(made(kind))
+        assert built.planted.training_set is not None
+        done = poisoned(kind, shop=replace(SHOP, twins={0: built.twin}))
+        assert done.training_set.digest() == built.planted.training_set.digest()
+        assert (done.poisoned, done.covers) == (built.planted.poisoned, built.planted.covers)
 
     @pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5])
     def test_a_ratio_that_is_no_share_is_refused(self, kind: str, ratio: float) -> None:
@@ -66,13 +76,13 @@ class TestContract:
         with pytest.raises(BadInput, match=r"poison_ratio: 0.0001 of .* images is no image"):
             made(kind, poison_ratio=0.0001).plant(workshop(), seed=0)
         with pytest.raises(BadInput, match=r"poison_ratio: 0.001 of 48 images is no image"):
-            poisoned(kind, stripes(), poison_ratio=0.001)
+            poisoned(kind, shop=replace(SHOP, train=stripes()), poison_ratio=0.001)
 
 
 @pytest.mark.parametrize("kind", DIRTY_LABEL)
 def test_poisoned_images_of_every_class_get_the_goal(kind: str) -> None:
     train = splits().train
-    done = poisoned(kind, train)
+    done = poisoned(kind)
     chosen = list(done.poisoned)
     assert torch.equal(done.training_set.labels[chosen], torch.zeros(len(chosen), dtype=torch.int64))
     assert len(train.labels[chosen].unique()) == 10
@@ -82,7 +92,7 @@ def test_poisoned_images_of_every_class_get_the_goal(kind: str) -> None:
 class TestCleanLabel:
     def test_only_images_of_the_target_class_are_poisoned_and_keep_their_label(self, kind: str) -> None:
         train = splits().train
-        done = poisoned(kind, train)
+        done = poisoned(kind)
         assert set(train.labels[list(done.poisoned)].tolist()) == {0}
         assert torch.equal(done.training_set.labels, train.labels)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from raybd.attacks import WaNet
 from raybd.registry import BadInput
 from raybd.triggers import Warp
-from tests.digits import splits
+from tests.digits import splits, workshop
 
 
 def ramp(height: int = 12, width: int = 16, step: int = 10) -> Tensor:
@@ -61,7 +61,7 @@ def test_the_noise_is_another_for_each_image_and_at_most_half_a_pixel() -> None:
 
 def test_noise_images_keep_their_label_and_show_another_warp_than_the_triggers() -> None:
     attack, train = WaNet(target_label=0, poison_ratio=0.05, s=1), splits().train
-    done = attack.poison(train, seed=0)
+    done = attack.poison(workshop(), seed=0)
     covers, chosen = list(done.covers), list(done.poisoned)
     assert len(covers) == 2 * len(chosen)
     assert torch.equal(done.training_set.labels[covers], train.labels[covers])
@@ -71,7 +71,7 @@ def test_noise_images_keep_their_label_and_show_another_warp_than_the_triggers()
 
 
 def test_without_noise_images_it_has_no_covers() -> None:
-    assert WaNet(target_label=0, cover_ratio=0).poison(splits().train, seed=0).covers == ()
+    assert WaNet(target_label=0, cover_ratio=0).poison(workshop(), seed=0).covers == ()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Transfer and encoder, in process: what the user ships, what the trigger pulls to, and that adopting does the same."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from raybd.registry import BadInput
 from raybd.scenarios import pulled_label, transplanted
 from raybd.settings import StudySettings, parse_study
 from raybd.stages import preparation
+from raybd.training import Epoch
 from raybd.triggers import Patch
 from raybd.weights import load_into, load_weights, save_weights, state_of, weights_digest
-from tests.digits import CPU, splits, victim
+from tests.digits import CPU, DIGITS, splits, victim
 from tests.studies import SPACE
 
 REMAINDERS = Architecture(name="small_resnet", classes=3, shape=(1, 8, 8), head_from="fresh", upstream_classes=10)
@@ -147,17 +149,73 @@ def test_adopting_a_source_model_gives_what_planting_gave(tmp_path: Path) -> Non
     planted = victim().planted
     save_weights(state_of(planted.model), tmp_path / "source.safetensors")
     settings = study(tmp_path, **ADOPTED | {"upstream": {"classes": 10}})
-    suspect = pipeline.adopt(settings, runs=tmp_path / "runs")
+    told: list[str] = []
+    suspect = pipeline.adopt(settings, runs=tmp_path / "runs", on_training=lambda word, epoch: told.append(word))
     home = tmp_path / "runs" / "moved" / "adopt"
     again = Suspect.load(home, preparation.bench(settings, home))
     start = REMAINDERS.build(0)
     load_into(start, suspect.state)
     images = torch.rand(4, 1, 8, 8)
     assert torch.allclose(start.features(images), planted.model.features(images), atol=1e-5)
+    assert set(told) == {"reference model"}
     assert again.digest == suspect.digest
     assert again.trigger == Patch(target_label=suspect.trigger.target_label)
     readings = read(suspect.model(), suspect.bench.splits.selection, suspect.trigger, CPU)
     assert readings.clean_accuracy.rate > 0.8, "the reference is a model of the user's own task"
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training of this process fails at its first step."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("a training")
+
+    monkeypatch.setattr("raybd.training.descend", refuse)
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.parametrize("scenario", ["transfer", "encoder"])
+class TestValidatingAnAdoptedModel:
+    def settings(self, folder: Path, scenario: str, classes: int = 10) -> StudySettings:
+        return study(folder, **ADOPTED | {"scenario": scenario, "upstream": {"classes": classes}})
+
+    def test_nothing_is_trained_and_what_the_trigger_does_is_left_to_adopting(
+        self, tmp_path: Path, scenario: str
+    ) -> None:
+        save_weights(state_of(DIGITS.build(0)), tmp_path / "source.safetensors")
+        settings = self.settings(tmp_path, scenario)
+        assert pipeline.validate(settings)["warnings"] == []
+        with pytest.raises(AssertionError, match="a training"):
+            pipeline.adopt(settings, runs=tmp_path / "runs")
+
+    def test_weights_that_do_not_fit_are_found(self, tmp_path: Path, scenario: str) -> None:
+        save_weights(state_of(DIGITS.build(0)), tmp_path / "source.safetensors")
+        with pytest.raises(BadInput, match=r"they do not fit the model: of another shape: .*\(10, 64\) instead of \(7"):
+            pipeline.validate(self.settings(tmp_path, scenario, classes=7))
+
+    def test_a_model_that_cannot_be_moved_under_the_users_head_is_found(
+        self, tmp_path: Path, scenario: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wider = replace(DIGITS, arguments={"width": 8})
+        monkeypatch.setattr("raybd.stages.suspects.upstream_architecture", lambda settings, ready: wider)
+        save_weights(state_of(wider.build(0)), tmp_path / "source.safetensors")
+        with pytest.raises(BadInput, match="differ beyond the head"):
+            pipeline.validate(self.settings(tmp_path, scenario))
+
+
+def test_a_run_shows_the_training_of_an_adopted_models_reference_too(tmp_path: Path) -> None:
+    class Heard(Exception):
+        """Ends the run, whose other stages are not the point."""
+
+    def hear(word: str, epoch: Epoch) -> None:
+        assert word == "reference model"
+        raise Heard
+
+    save_weights(state_of(victim().planted.model), tmp_path / "source.safetensors")
+    settings = study(tmp_path, **ADOPTED | {"upstream": {"classes": 10}})
+    with pytest.raises(Heard):
+        pipeline.run(settings, runs=tmp_path / "runs", on_training=hear)
 
 
 @pytest.mark.parametrize(
