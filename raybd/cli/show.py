@@ -71,7 +71,7 @@ def running() -> Iterator[dict[str, Any]]:
 
 
 def outcome(run: Path) -> None:
-    """Print what was chosen and why, the before/after table, what became of it, the verdict, and where the report is."""
+    """Print what was chosen and why, the before/after table, what became of it, the verdict, where the report is."""
     if (run / "select" / "card.json").is_file():
         choice(read_json(run / "select" / "card.json"))
     if (run / "assess" / "card.json").is_file():
