@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.registry import BadInput, read_json
 from raybd.search.records import Outcome
-from tests.benchmarks import paper_attacks, paper_moved, readme_paper
+from tests.benchmarks import paper_attacks, paper_moved, readme_claims, readme_paper
 from tests.benchmarks import paper_cells as cells
 from tests.benchmarks.paper_others import best_of_others, choose
 
@@ -127,3 +127,28 @@ def test_the_tables_say_what_is_not_measured_and_what_was_refused() -> None:
     assert "Refused: CIFAR-10, badnets (10 %): the twin obeys." in table
     assert "Not measured yet: Fashion-MNIST badnets, " in table
     assert "CIFAR-10 badnets" not in table
+
+
+def test_a_claim_is_confirmed_on_every_suspect_and_refuted_on_fewer_than_half() -> None:
+    assert [readme_claims.judge(*each) for each in ((3, 3), (2, 3), (1, 2), (1, 3), (0, 0))] == [
+        "confirmed",
+        "undecided",
+        "undecided",
+        "refuted",
+        "undecided",
+    ]
+
+
+def test_claims_are_judged_on_the_suspects_of_their_scenario() -> None:
+    def row(asr: float) -> dict[str, Any]:
+        return {"attack_success_rate": {"rate": asr}, "spread": None}
+
+    found: dict[str, dict[str, Any]] = {
+        "cifar10/badnets": {"defended": {"rows": {"fine_tuning": row(0.9), "paper": row(0.04)}}},
+        "encoder/bad_encoder": {"defended": {"rows": {"fine_tuning": row(0.5), "head": row(1.0)}}},
+        "transfer/latent": {"undefended": {}},
+    }
+    words = [line.split(" | ")[1:3] for line in readme_claims.table(found).splitlines()[2:]]
+    assert words[:3] == [["confirmed", "1 of 1"]] * 3
+    assert words[3:5] == [["undecided", "0 of 0"]] * 2
+    assert words[5:] == [["confirmed", "1 of 1"], ["refuted", "0 of 1"]]

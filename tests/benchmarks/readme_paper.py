@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import read_json
-from tests.benchmarks import paper_cells, paper_moved
+from tests.benchmarks import paper_cells, paper_moved, readme_claims
 from tests.benchmarks.readme_speed import machine
 
 Cell = dict[str, Any]
@@ -22,14 +22,13 @@ def blocks() -> dict[str, str]:
         for scenario, attacks in paper_moved.ATTACKS.items()
         for name, cell in _read([scenario], attacks).items()
     }
-    others = _whole("others")
-    clean = _whole("clean")
     tables = {
         "paper-undefended": (undefended, cells),
         "paper-defended": (defended, cells),
-        "paper-others": (left_out, others),
+        "paper-others": (left_out, _whole("others")),
         "paper-moved": (put_under_another_task, moved),
-        "paper-clean": (never_poisoned, clean),
+        "paper-clean": (never_poisoned, _whole("clean")),
+        "paper-claims": (readme_claims.table, cells | moved),
     }
     return {name: table(found) for name, (table, found) in tables.items() if found}
 
