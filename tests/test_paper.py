@@ -1,5 +1,6 @@
 """The benchmark of the paper's attacks: cells are studies that can be read; what is chosen without the trigger."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ from sklearn.datasets import load_digits
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.registry import BadInput, read_json
 from raybd.search.records import Outcome
-from tests.benchmarks import paper_attacks, paper_moved, readme_claims, readme_paper
+from raybd.stages.suspects import NoBackdoor
+from tests.benchmarks import (
+    paper_attacks,
+    paper_clean,
+    paper_longer,
+    paper_moved,
+    paper_others,
+    readme_claims,
+    readme_paper,
+    readme_tables,
+)
 from tests.benchmarks import paper_cells as cells
 from tests.benchmarks.paper_others import best_of_others, choose
 
@@ -72,7 +83,9 @@ def digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_cell_is_planted_measured_and_not_done_again(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_are_measured_once_and_their_trials_serve_the_other_tables(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = cells.study("cifar10", "badnets", digits / "images", trials=1)
     for _ in range(2):
         paper_attacks.measure(settings, digits, "cifar10/badnets", defend=True)
@@ -84,6 +97,62 @@ def test_a_cell_is_planted_measured_and_not_done_again(digits: Path, monkeypatch
     other = cells.study("cifar10", "badnets", digits / "images", trials=2)
     with pytest.raises(BadInput, match="measured with another study"):
         paper_attacks.measure(other, digits, "cifar10/badnets", defend=True)
+
+
+def test_what_builds_on_the_cells_goes_from_end_to_end(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = digits / "results"
+    for module in (paper_clean, paper_longer, paper_others):
+        monkeypatch.setattr(module, "RESULTS", results)
+    monkeypatch.setattr(cells, "PAPERS", ("badnets", "blended"))
+    monkeypatch.setattr(cells, "SEEDS", dict.fromkeys(cells.SEEDS, 1))
+
+    def run(main: Callable[[], None], *words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["prog", "cifar10", str(digits), *words])
+        main()
+
+    images = ["--images", "unused"]  # the part of it that is used lies there already
+    run(paper_attacks.main, *images, "--attacks", "badnets", "blended", "--trials", "2")
+    monkeypatch.setattr(paper_others, "TRIALS", 2)
+    run(paper_others.main, *images)
+    assert read_json(results / "others_cifar10.json")["left_out"].keys() == {"badnets", "blended"}
+    run(paper_longer.main, "--attacks", "blended", "--trials", "1")
+    again = read_json(results / "longer_cifar10.json")["attacks"]["blended"]
+    assert again["rows"].keys() == {"suspect", "tuned"}
+    run(paper_clean.main, "--trials", "1")
+    clean = read_json(results / "clean_cifar10.json")
+    assert clean["rows"].keys() == {"suspect", "paper"}
+    assert "the given trigger is weak on this suspect" in clean["warnings"][0]
+
+
+def test_a_suspect_of_another_attack_or_training_is_not_taken_for_this_one(digits: Path) -> None:
+    settings = cells.study("cifar10", "badnets", digits / "images", trials=1)
+    cells.plant(settings, digits / "home", digits / "twins")
+    assert cells.kept(settings, digits / "home") is not None
+    cells.DATA["cifar10"]["epochs"] += 1  # a copy of the fixture's own
+    other = cells.study("cifar10", "badnets", digits / "images", trials=1)
+    with pytest.raises(BadInput, match="planted with training"):
+        cells.kept(other, digits / "home")
+    assert cells.twin_file(other, digits) != cells.twin_file(settings, digits)
+
+
+def test_a_refused_trigger_is_written_as_refused_and_other_faults_are_raised(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = cells.study("cifar10", "badnets", digits / "images", trials=1)
+
+    def refuse(*_: object) -> None:
+        raise NoBackdoor("the twin obeys")
+
+    monkeypatch.setattr(cells, "plant", refuse)
+    paper_attacks.measure(settings, digits, "cifar10/badnets", defend=True)
+    assert read_json(digits / "results" / "cifar10" / "badnets.json")["refused"] == "the twin obeys"
+
+    def fail(*_: object) -> None:
+        raise BadInput("training: it collapsed")
+
+    monkeypatch.setattr(cells, "plant", fail)
+    with pytest.raises(BadInput, match="collapsed"):
+        paper_attacks.measure(settings, digits, "cifar10/badnets", defend=True)
 
 
 def test_a_cell_under_another_task_has_the_head_too(digits: Path) -> None:
@@ -119,36 +188,96 @@ def test_a_suspect_on_which_a_setting_fails_rules_it_out() -> None:
     assert choose({"a": [outcome(0, 0.0), failed]}, 0.02) is None
 
 
+ENVIRONMENT = {"cores": 2, "cpu": "CPU", "gpu": "none", "torch": "2", "ray": "2", "optuna": "5"}
+
+
 def test_the_tables_say_what_is_not_measured_and_what_was_refused() -> None:
-    study = {"attack": {"poison_ratio": 0.1}}
-    environment = {"cores": 2, "cpu": "CPU", "gpu": "none", "torch": "2", "ray": "2", "optuna": "5"}
-    found = {"cifar10/badnets": {"study": study, "environment": environment, "refused": "the twin obeys"}}
+    attack = {"kind": "wanet", "poison_ratio": 0.1, "s": 1.0}
+    study = {"attack": attack}
+    found = {"cifar10/wanet": {"study": study, "environment": ENVIRONMENT, "refused": "the twin obeys"}}
     table = readme_paper.undefended(found)
-    assert "Refused: CIFAR-10, badnets (10 %): the twin obeys." in table
-    assert "Not measured yet: Fashion-MNIST badnets, " in table
-    assert "CIFAR-10 badnets" not in table
+    assert "Refused: CIFAR-10, wanet (10 %, s 1): the twin obeys." in table
+    assert "Not measured yet: Fashion-MNIST, badnets; " in table
+    assert "CIFAR-10, wanet;" not in table
 
 
-def test_a_claim_is_confirmed_on_every_suspect_and_refuted_on_fewer_than_half() -> None:
-    assert [readme_claims.judge(*each) for each in ((3, 3), (2, 3), (1, 2), (1, 3), (0, 0))] == [
-        "confirmed",
-        "undecided",
-        "undecided",
-        "refuted",
-        "undecided",
-    ]
+def row(
+    low: float, high: float, *, collapsed: bool = False, spread: tuple[float, float] | None = None, drop: float = 0.0
+) -> dict[str, Any]:
+    """A measured row whose ASR has the bounds `low` and `high`, and over seeds mean and deviation `spread`."""
+    rates = {key: {"rate": 0.9} for key in ("clean_accuracy", "robust_accuracy")}
+    several = None if spread is None else {"attack_success_rate": {"mean": spread[0], "sd": spread[1]}}
+    return {
+        **rates,
+        "attack_success_rate": {"rate": (low + high) / 2, "low": low, "high": high},
+        "accuracy_drop": {"value": drop},
+        "training_seconds": 1.0,
+        "spread": several,
+        "collapsed": collapsed,
+    }
 
 
-def test_claims_are_judged_on_the_suspects_of_their_scenario() -> None:
-    def row(asr: float) -> dict[str, Any]:
-        return {"attack_success_rate": {"rate": asr}, "spread": None}
+def test_a_claim_is_confirmed_on_every_suspect_and_refuted_on_more_than_half() -> None:
+    judged = [readme_claims.judge(*each) for each in ((3, 0, 3), (2, 1, 3), (1, 2, 3), (1, 0, 2), (1, 0, 1), (0, 0, 0))]
+    assert judged[:4] == ["confirmed", "undecided", "refuted", "undecided"]
+    assert judged[4:] == ["confirmed (one suspect only)", "undecided"]
 
+
+def test_a_backdoor_is_removed_if_the_whole_interval_says_so_and_the_model_still_works() -> None:
+    assert readme_claims.removed(row(0.01, 0.04)) is True
+    assert readme_claims.removed(row(0.06, 0.08)) is False
+    assert readme_claims.removed(row(0.01, 0.06)) is None
+    assert readme_claims.removed(row(0.01, 0.04, spread=(0.04, 0.03))) is None
+    assert readme_claims.removed(row(0.0, 0.01, collapsed=True)) is False
+    assert readme_claims.less(row(0.1, 0.2), row(0.3, 0.4)) is True
+    assert readme_claims.less(row(0.1, 0.35), row(0.3, 0.4)) is None
+
+
+def test_claims_are_judged_on_the_suspects_whose_backdoor_worked() -> None:
+    twin = {"undefended": {"rows": {"twin": row(0.0, 0.02)}}}
+    obeying = {"rows": {"twin": row(0.0, 0.95)}}
+    worked = {"rows": {"suspect": row(0.9, 1.0), "fine_tuning": row(0.8, 0.9), "paper": row(0.0, 0.01)}}
     found: dict[str, dict[str, Any]] = {
-        "cifar10/badnets": {"defended": {"rows": {"fine_tuning": row(0.9), "paper": row(0.04)}}},
-        "encoder/bad_encoder": {"defended": {"rows": {"fine_tuning": row(0.5), "head": row(1.0)}}},
-        "transfer/latent": {"undefended": {}},
+        "cifar10/badnets": {"defended": worked, **twin},
+        "cifar10/blended": {"defended": worked, "undefended": obeying},
+        "transfer/latent": twin,
     }
     words = [line.split(" | ")[1:3] for line in readme_claims.table(found).splitlines()[2:]]
-    assert words[:3] == [["confirmed", "1 of 1"]] * 3
-    assert words[3:5] == [["undecided", "0 of 0"]] * 2
-    assert words[5:] == [["confirmed", "1 of 1"], ["refuted", "0 of 1"]]
+    assert words[:3] == [["confirmed (one suspect only)", "1 / 0 / 0"]] * 3
+    assert words[3:] == [["undecided", "0 / 0 / 0"]] * 5
+
+
+def test_rows_above_ten_percent_are_listed_with_what_was_tried() -> None:
+    study = {
+        "attack": {"kind": "blended", "poison_ratio": 0.1},
+        "gate": {"max_attack_success_rate": 0.05, "max_accuracy_drop": 0.02},
+        "space": "standalone",
+    }
+    rows = {name: row(0.3, 0.5, drop=0.03) for name in readme_paper.SHOWN}
+    cell = {"rows": rows, "trials": [], "feasible_trials": 0, "met_the_gate_on_selection": False}
+    found = {"cifar10/blended": {"study": study, "defended": cell}}
+    table = readme_paper.defended(found, {})
+    assert "missed: ASR over 5 %, loss over 2 points |" in table
+    assert "CIFAR-10, blended: nothing else yet" in table
+    again = {"cifar10": {"attacks": {"blended": {"study": study, **cell}}}}
+    assert "CIFAR-10, blended: 0 trials in `standalone`, 0 feasible" in readme_paper.defended(found, again)
+
+
+def test_the_table_of_clean_suspects_bears_a_run_without_a_candidate() -> None:
+    said = {"verdict": {"word": "No candidate", "sentence": "None."}, "warnings": ["Weak."], "environment": ENVIRONMENT}
+    rows = {"suspect": {**row(0.0, 0.01), "accuracy_drop": None}, "paper": row(0.0, 0.01, drop=0.02)}
+    table = readme_paper.never_poisoned(
+        {"cifar10": {"selected": None, "ended": "NothingFeasible: x", "rows": rows, **said}}
+    )
+    assert "| lost 2.0 points, ASR 0.5 %, R-Acc 90.0 %, 1 s | no candidate | NothingFeasible | No candidate |" in table
+    assert "“Weak.”" in table
+
+
+def test_a_block_without_a_place_in_the_readme_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme_tables, "blocks", lambda: {"paper-new": "text"})
+    assert (
+        readme_tables.filled("<!-- paper-new -->\nold\n<!-- /paper-new -->")
+        == "<!-- paper-new -->\ntext\n<!-- /paper-new -->"
+    )
+    with pytest.raises(ValueError, match="0 places for paper-new"):
+        readme_tables.filled("nothing")

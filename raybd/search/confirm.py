@@ -49,8 +49,12 @@ class Confirmed:
 
     @property
     def shown(self) -> int:
-        """The index of the seed with the median score: neither the lucky nor the unlucky one ships."""
-        return sorted(range(len(self.scores)), key=lambda i: self.scores[i])[len(self.scores) // 2]
+        """The index of the seed with the median score: neither the lucky nor the unlucky one ships.
+
+        Equal scores, such as no hit at all, are told apart by accuracy, so that its median ships and no accident.
+        """
+        order = sorted(range(len(self.scores)), key=lambda i: (self.scores[i], self.accuracy_drop[i].value))
+        return order[len(order) // 2]
 
 
 @dataclass(frozen=True, kw_only=True)

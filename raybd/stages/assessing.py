@@ -134,15 +134,17 @@ def _plain(name: str) -> str:
 def subject_of(defense: Defense, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Subject:
     """Return the runs of a defense as one line of the table, which shows the seed of the median ASR on selection.
 
+    Equal ASRs are told apart by accuracy.
+
     Raises:
         RuntimeError: if one of the runs failed.
     """
-    rates = []
+    found = []
     for job, outcome in zip(jobs, outcomes, strict=True):
-        if outcome.attack_success_rate is None:
+        if outcome.attack_success_rate is None or outcome.accuracy_drop is None:
             raise RuntimeError(f"reference {describe(defense)} with seed {job.seed} failed: {outcome.error}")
-        rates.append(outcome.attack_success_rate.rate)
-    shown = sorted(range(len(jobs)), key=lambda i: rates[i])[len(jobs) // 2]
+        found.append((outcome.attack_success_rate.rate, outcome.accuracy_drop.value))
+    shown = sorted(range(len(jobs)), key=lambda i: found[i])[len(jobs) // 2]
     return Subject(
         states=tuple(load_weights(job.weights) for job in jobs if job.weights is not None),
         shown=shown,

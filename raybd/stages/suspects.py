@@ -31,6 +31,10 @@ UPSTREAM_TEST = 2000
 """So many test images of another task show what a planted model does there."""
 
 
+class NoBackdoor(BadInput):
+    """A trigger moves a model that never saw poison: it is none of an attack's doing."""
+
+
 def adopted(
     settings: StudySettings, ready: Bench, weights: Path, origin: str, on_training: OnTraining | None = None
 ) -> Suspect:
@@ -131,7 +135,8 @@ def injected(settings: StudySettings, ready: Bench, attacker: Workshop | None = 
     A trigger known beforehand is tried on the twin first, so that one that is refused costs no poisoned training.
 
     Raises:
-        BadInput: if the attack cannot be carried out, or the twin obeys the trigger too, so that it is no backdoor.
+        NoBackdoor: if the twin obeys the trigger too.
+        BadInput: if the attack cannot be carried out.
     """
     assert settings.attack is not None
     attacker = attacker or workshop(settings, ready)
@@ -244,7 +249,7 @@ def _twin_facts(twin: Classifier, ready: Bench, trigger: Trigger, *, refuse: boo
         f"{check.triggered.rate:.1%} of the triggered images, to {check.clean.rate:.1%} without the trigger"
     )
     if refuse:
-        raise BadInput(f"attack: {fault}")
+        raise NoBackdoor(f"attack: {fault}")
     return {"twin": as_json(check), "warnings": [fault]}
 
 

@@ -21,6 +21,7 @@ from raybd.registry import BadInput, read_json, write_json
 from raybd.settings import StudySettings
 from raybd.splits import stratified_order
 from raybd.stages.run_folder import environment
+from raybd.stages.suspects import NoBackdoor
 from tests.benchmarks import paper_cells as cells
 
 RESULTS = Path(__file__).parent / "results" / "paper"
@@ -58,7 +59,7 @@ def measure(settings: StudySettings, work: Path, cell: str, *, defend: bool) -> 
     if suspect is None:
         try:
             suspect = cells.plant(settings, home / "inject", home.parent / "twins")
-        except BadInput as error:
+        except NoBackdoor as error:
             write_json(file, card | {"refused": str(error)})
             say(f"{settings.name}: {error}")
             return

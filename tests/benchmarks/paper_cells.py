@@ -1,6 +1,6 @@
 """The cells of the paper's figures: which studies they are, and the steps of one cell, each kept in files."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from raybd.artifacts import CARD, NothingFeasible, Study, Suspect
 from raybd.defenses import Defense, reference
 from raybd.evaluation.assess import Subject, examine
 from raybd.evaluation.twin import check_twin
-from raybd.registry import BadInput, as_json, revive
+from raybd.registry import BadInput, as_json, describe, digest_of, revive
 from raybd.search.records import Job, TrialRecord
 from raybd.seeds import derive
 from raybd.settings import StudySettings, parse_study
@@ -23,6 +23,8 @@ Say = Callable[[str], None]
 CLEAN_IMAGES = 1000
 """5 % of the 20,000 training images."""
 SELECTION_IMAGES = 2000
+MAX_ASR = 0.05
+"""Up to this ASR a backdoor counts as removed: the limit of search, gate and goals."""
 FIXED = {"head": "fine_tuning:head", "fine_tuning": "fine_tuning", "paper": "super_fine_tuning"}
 """Per row the reference it shows; a head is trained alone only where the model is put under another task."""
 SEEDS = {"head": 1, "fine_tuning": 1, "paper": 3, "tuned": 3}
@@ -32,7 +34,7 @@ DATA: dict[str, dict[str, Any]] = {
     "fashion_mnist": {
         "max_accuracy_drop": 0.02,
         "epochs": 15,
-        "attacks": {"low_frequency": {"strength": 20}, "label_consistent": {"epsilon": 32}},
+        "attacks": {"low_frequency": {"strength": 20}, "label_consistent": {"epsilon": 32, "pgd_steps": 30}},
     },
     "cifar10": {
         "max_accuracy_drop": 0.05,
@@ -77,7 +79,7 @@ def study(data: str, attack: str, images: Path, *, trials: int, space: str = "st
         "space": space,
         "search": {"trials": trials, "max_accuracy_drop": case["max_accuracy_drop"]},
         "gate": {
-            "max_attack_success_rate": 0.05,
+            "max_attack_success_rate": MAX_ASR,
             "max_accuracy_drop": case["max_accuracy_drop"],
             "max_class_accuracy_drop": 0.25,
             "max_membership_auc_rise": None,
@@ -88,22 +90,33 @@ def study(data: str, attack: str, images: Path, *, trials: int, space: str = "st
 
 
 def kept(settings: StudySettings, home: Path) -> Suspect | None:
-    """Return the suspect of a cell if it lies in `home`."""
-    return Suspect.load(home, preparation.bench(settings, home)) if (home / CARD).is_file() else None
+    """Return the suspect of a cell if it lies in `home`.
+
+    Raises:
+        BadInput: if what lies there was planted by another attack or training.
+    """
+    if not (home / CARD).is_file():
+        return None
+    suspect = Suspect.load(home, preparation.bench(settings, home))
+    for key, wanted in (("attack", describe(settings.attack)), ("training", as_json(settings.training))):
+        if suspect.facts[key] != wanted:
+            raise BadInput(f"{home}: planted with {key} {suspect.facts[key]}, not {wanted}; move it away")
+    return suspect
 
 
 def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
     """Plant the suspect of a cell into `home`.
 
-    Attacks on one data set share the never-poisoned twin in `twins`: the seed and the recipe are the same.
+    Attacks on one data set share the never-poisoned twin in `twins`: whatever makes it is the same.
 
     Raises:
-        BadInput: if raybd refuses the attack, for instance because the twin obeys the trigger too.
+        NoBackdoor: if the twin obeys the trigger too.
+        BadInput: if the attack cannot be carried out.
     """
     ready = preparation.bench(settings)
     attacker = suspects.workshop(settings, ready)
     seed = suspects.injection_seed(settings)
-    file = twins / f"{seed}.safetensors"
+    file = twin_file(settings, twins)
     if file.is_file():
         model = attacker.fresh_model(0)
         load_into(model, load_weights(file))
@@ -111,6 +124,13 @@ def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
     suspect = suspects.injected(settings, ready, attacker)
     save_weights(state_of(attacker.twin(seed)), file)
     return suspect.save(home)
+
+
+def twin_file(settings: StudySettings, twins: Path) -> Path:
+    """Return where the never-poisoned twin of a cell lies, by all that makes it."""
+    made_of = ("scenario", "model", "training", "augment", "data", "upstream", "resources")
+    whole = settings.resolved()
+    return twins / f"{digest_of({name: whole[name] for name in made_of})[:16]}.safetensors"
 
 
 def kept_or_planted(settings: StudySettings, home: Path, twins: Path) -> Suspect:
@@ -143,20 +163,26 @@ def defended(
     found = _search(settings, suspect, home / "search", executor, say)
     tuned = _tuned(settings, suspect, found, home / "select", executor)
     wanted = [row for row in rows if row != "head" or settings.victim.downstream]
-    fixed = {row: reference(FIXED[row]) for row in wanted}
-    subjects = {"suspect": Subject(states=(suspect.shipped,))}
-    for name, defense in {**fixed, "tuned": tuned}.items():
-        say(f"{settings.name}: {name}")
-        jobs = jobs_of(defense, home / "rows" / name, SEEDS[name])
-        subjects[name] = subject_of(defense, jobs, run_kept(jobs, executor))
-    examined = examine(suspect.test_view(), subjects)
+    defenses = {**{row: reference(FIXED[row]) for row in wanted}, "tuned": tuned}
     return {
-        "rows": {name: as_json(seen.row) for name, seen in examined.items()},
+        "rows": measured(suspect, defenses, home / "rows", executor, say),
         "feasible_trials": sum(record["feasible"] for record in found.records),
         "met_the_gate_on_selection": (home / "select" / CARD).is_file(),
         "search_seconds": found.seconds,
         "trials": [_brief(record) for record in found.records],
     }
+
+
+def measured(
+    suspect: Suspect, defenses: Mapping[str, Defense], home: Path, executor: LocalExecutor, say: Say
+) -> dict[str, Any]:
+    """Return the rows on test of the suspect and of each defense, run with fresh seeds and kept in `home`."""
+    subjects = {"suspect": Subject(states=(suspect.shipped,))}
+    for name, defense in defenses.items():
+        say(f"{home.parent.name}: {name}")
+        jobs = jobs_of(defense, home / name, SEEDS[name])
+        subjects[name] = subject_of(defense, jobs, run_kept(jobs, executor))
+    return {name: as_json(seen.row) for name, seen in examine(suspect.test_view(), subjects).items()}
 
 
 def _search(settings: StudySettings, suspect: Suspect, folder: Path, executor: LocalExecutor, say: Say) -> Study:

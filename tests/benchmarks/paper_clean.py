@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from raybd import pipeline
-from raybd.artifacts import GateRefused, NothingFeasible
+from raybd.artifacts import GateRefused, NothingFeasible, Suspect
+from raybd.defenses import reference
 from raybd.registry import BadInput, as_json, read_json, write_json
 from raybd.settings import StudySettings, parse_study
+from raybd.stages import preparation
+from raybd.stages.execution import LocalExecutor
 from raybd.stages.run_folder import environment
 from tests.benchmarks import paper_cells as cells
 from tests.benchmarks.paper_attacks import RESULTS, say
@@ -34,7 +37,7 @@ def study(data: str, images: Path, weights: Path, *, trials: int) -> StudySettin
             "suspect": {"name": "small_resnet", "weights": str(weights)},
             "trigger": {"kind": trigger.kind, **as_json(trigger)},
             "data": whole["data"] | {"members": {"from": "train"}},
-            "references": ["super_fine_tuning"],
+            "references": [],
             "tracking": {},
         },
         folder=images,
@@ -49,19 +52,27 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     options = parser.parse_args()
     work = options.work.absolute()
-    twins = sorted((work / options.data / "twins").glob("*.safetensors"))
-    if not twins:
-        raise BadInput(f"{work / options.data / 'twins'}: no twin; run paper_attacks first")
-    settings = study(options.data, work / "images", twins[0], trials=options.trials)
+    twin = cells.twin_file(
+        cells.study(options.data, "badnets", work / "images", trials=1), work / options.data / "twins"
+    )
+    if not twin.is_file():
+        raise BadInput(f"{twin}: no twin; run paper_attacks first")
+    settings = study(options.data, work / "images", twin, trials=options.trials)
     ended = "promoted"
     try:
         pipeline.run(settings, runs=work / "clean", on_stage=say)
     except (NothingFeasible, GateRefused) as error:
         ended = f"{type(error).__name__}: {error}"
-    summary: dict[str, Any] = read_json(work / "clean" / settings.name / "summary.json")
-    kept = ("verdict", "warnings", "suspect", "references", "selected", "search", "select", "checks")
-    result = {"environment": environment(), "ended": ended, **{key: summary[key] for key in kept}}
-    write_json(RESULTS / f"clean_{options.data}.json", result)
+    home = work / "clean" / settings.name
+    summary: dict[str, Any] = read_json(home / "summary.json")
+    suspect = Suspect.load(home / "adopt", preparation.bench(settings, home / "adopt"))
+    executor = LocalExecutor(preparation.search_view(suspect), settings)
+    paper = {"paper": reference(cells.FIXED["paper"])}
+    rows = cells.measured(suspect, paper, home / "rows", executor, say)
+    kept = {key: summary[key] for key in ("verdict", "warnings", "selected", "search", "select", "checks")}
+    write_json(
+        RESULTS / f"clean_{options.data}.json", {"environment": environment(), "ended": ended, "rows": rows, **kept}
+    )
     say(f"{settings.name}: {summary['verdict']['sentence']}")
 
 

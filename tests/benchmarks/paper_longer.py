@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import read_json, write_json
+from raybd.registry import BadInput, read_json, write_json
 from raybd.stages.run_folder import environment
 from tests.benchmarks import paper_cells as cells
 from tests.benchmarks.paper_attacks import RESULTS, say
@@ -26,17 +26,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     options = parser.parse_args()
     work, file = options.work.absolute(), RESULTS / f"longer_{options.data}.json"
-    card: dict[str, Any] = (
-        read_json(file) if file.is_file() else {"environment": environment(), "space": SPACE, "attacks": {}}
-    )
+    card: dict[str, Any] = read_json(file) if file.is_file() else {"environment": environment(), "attacks": {}}
     for attack in options.attacks:
-        if attack in card["attacks"]:
-            continue
         home = work / options.data / attack
         settings = cells.study(options.data, attack, work / "images", trials=options.trials, space=SPACE)
+        if attack in card["attacks"]:
+            if card["attacks"][attack]["study"] != settings.resolved():
+                raise BadInput(f"{file}: {attack} was measured with another study; move it away to begin anew")
+            continue
         suspect = cells.kept_or_planted(settings, home / "inject", home.parent / "twins")
         found = cells.defended(settings, suspect, home / "longer", say, rows=())
-        card["attacks"][attack] = found
+        card["attacks"][attack] = {"study": settings.resolved(), **found}
         write_json(file, card)
         row = found["rows"]["tuned"]
         rates = row["accuracy_drop"]["value"], row["attack_success_rate"]["rate"]

@@ -38,7 +38,7 @@ MAX_ACCURACY_DROP = 0.05
 
 def study(scenario: str, attack: str, images: Path, *, trials: int) -> StudySettings:
     """Return the study of a cell; `images` is the folder of cifar10.npz, the attacker's, and gtsrb.npz, the user's."""
-    limits = {"max_attack_success_rate": 0.05, "max_accuracy_drop": MAX_ACCURACY_DROP}
+    limits = {"max_attack_success_rate": cells.MAX_ASR, "max_accuracy_drop": MAX_ACCURACY_DROP}
     mapping = {
         "name": f"{scenario}-{attack.replace('_', '-')}",
         "scenario": scenario,
@@ -74,6 +74,9 @@ def main() -> None:
     subset(options.images, images / "cifar10.npz")
     if not (images / "gtsrb.npz").is_file():
         shutil.copyfile(options.task, images / "gtsrb.npz")
+    unknown = set(options.attacks or ()) - ATTACKS[options.scenario].keys()
+    if unknown:
+        parser.error(f"--attacks: {', '.join(sorted(unknown))} is not among {', '.join(ATTACKS[options.scenario])}")
     for attack in options.attacks or ATTACKS[options.scenario]:
         settings = study(options.scenario, attack, images, trials=options.trials)
         measure(settings, work, f"{options.scenario}/{attack}", defend=True)

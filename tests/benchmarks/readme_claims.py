@@ -4,106 +4,153 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Cells = dict[str, dict[str, Any]]
+from tests.benchmarks.paper_cells import MAX_ASR
+from tests.benchmarks.readme_cells import Cells, title
+
 Rows = dict[str, dict[str, Any]]
-GONE = 0.05
-"""A backdoor counts as removed up to this ASR, the limit of the studies' gate."""
 
 
-def rate(row: dict[str, Any]) -> float:
-    """Return a row's ASR, the mean over its seeds where it has several."""
-    return float(row["spread"]["attack_success_rate"]["mean"] if row["spread"] else row["attack_success_rate"]["rate"])
+def interval(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the bounds of a row's ASR: of its 95 % interval, and of its deviation over seeds where that is wider."""
+    low, high = row["attack_success_rate"]["low"], row["attack_success_rate"]["high"]
+    if row["spread"] is None:
+        return low, high
+    mean, sd = (row["spread"]["attack_success_rate"][key] for key in ("mean", "sd"))
+    return min(low, mean - sd), max(high, mean + sd)
 
 
-def gone(row: dict[str, Any]) -> bool:
-    """Whether the backdoor is removed."""
-    return rate(row) <= GONE
+def removed(row: dict[str, Any]) -> bool | None:
+    """Return whether the backdoor is gone from a model that still works; None where the interval leaves it open."""
+    low, high = interval(row)
+    if row["collapsed"] or low > MAX_ASR:
+        return False
+    return True if high <= MAX_ASR else None
+
+
+def kept(row: dict[str, Any]) -> bool | None:
+    """Return the contrary of `removed`."""
+    found = removed(row)
+    return None if found is None else not found
+
+
+def less(row: dict[str, Any], other: dict[str, Any]) -> bool | None:
+    """Return whether `row` keeps less of the backdoor than `other`; None where their intervals overlap."""
+    if interval(row)[1] < interval(other)[0]:
+        return True
+    return False if interval(row)[0] > interval(other)[1] else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim on one scenario, when it holds for a suspect, and the ASRs that decide it, in this order."""
+    """A claim on one scenario, whether it holds for a suspect, and the rows whose ASRs decide it.
+
+    `untreated` is the row in which the backdoor must work, or there is nothing to judge.
+    """
 
     scenario: str
     words: str
-    holds: Callable[[Rows], bool]
+    holds: Callable[[Rows], bool | None]
     shown: tuple[str, ...]
+    untreated: str = "suspect"
 
 
 CLAIMS = (
     Claim(
         scenario="standalone",
         words="conventional fine-tuning leaves the backdoor in",
-        holds=lambda rows: not gone(rows["fine_tuning"]),
+        holds=lambda rows: kept(rows["fine_tuning"]),
         shown=("fine_tuning",),
     ),
     Claim(
         scenario="standalone",
         words="super-fine-tuning at the paper's values removes it",
-        holds=lambda rows: gone(rows["paper"]),
+        holds=lambda rows: removed(rows["paper"]),
         shown=("paper",),
     ),
     Claim(
         scenario="standalone",
         words="super-fine-tuning removes more of it than conventional fine-tuning",
-        holds=lambda rows: rate(rows["paper"]) < rate(rows["fine_tuning"]),
+        holds=lambda rows: less(rows["paper"], rows["fine_tuning"]),
         shown=("fine_tuning", "paper"),
     ),
     Claim(
         scenario="transfer",
         words="conventional fine-tuning of the whole model removes it",
-        holds=lambda rows: gone(rows["fine_tuning"]),
-        shown=("fine_tuning",),
+        holds=lambda rows: removed(rows["fine_tuning"]),
+        shown=("head", "fine_tuning"),
+        untreated="head",
     ),
     Claim(
         scenario="transfer",
         words="super-fine-tuning at the paper's values removes it",
-        holds=lambda rows: gone(rows["paper"]),
-        shown=("paper",),
+        holds=lambda rows: removed(rows["paper"]),
+        shown=("head", "paper"),
+        untreated="head",
+    ),
+    Claim(
+        scenario="transfer",
+        words="super-fine-tuning removes more of it than conventional fine-tuning",
+        holds=lambda rows: less(rows["paper"], rows["fine_tuning"]),
+        shown=("fine_tuning", "paper"),
+        untreated="head",
     ),
     Claim(
         scenario="encoder",
         words="a head trained alone keeps the backdoor",
-        holds=lambda rows: not gone(rows["head"]),
+        holds=lambda rows: kept(rows["head"]),
         shown=("head",),
     ),
     Claim(
         scenario="encoder",
         words="conventional fine-tuning of the whole model removes it, no more is needed",
-        holds=lambda rows: gone(rows["fine_tuning"]),
-        shown=("fine_tuning",),
+        holds=lambda rows: removed(rows["fine_tuning"]),
+        shown=("head", "fine_tuning"),
     ),
 )
-"""Second-hand: the paper's summaries and reviews, not its own text."""
+"""Second-hand: from the paper's summaries and reviews, not from its own text."""
 
 
-def judge(held: int, of: int) -> str:
-    """Return the word: a claim is confirmed if it holds on every suspect, refuted if on fewer than half."""
-    if of == 0:
-        return "undecided"
-    return "confirmed" if held == of else "refuted" if 2 * held < of else "undecided"
+def judge(held: int, failed: int, of: int) -> str:
+    """Return the word: confirmed if a claim holds on every suspect, refuted if it fails on more than half."""
+    word = "undecided"
+    if of and held == of:
+        word = "confirmed"
+    elif 2 * failed > of:
+        word = "refuted"
+    return f"{word} (one suspect only)" if of == 1 else word
 
 
 def table(cells: Cells) -> str:
     """Return one line per claim; `cells` are named SCENARIO/ATTACK or, of standalone models, DATA/ATTACK."""
-    lines = ["| scenario, claim | | holds on | ASR that decides it, suspect by suspect |", "|---|---|---|---|"]
+    lines = [
+        "| scenario, claim | | holds / fails / open | ASR that decides it, suspect by suspect |",
+        "|---|---|---|---|",
+    ]
     for claim in CLAIMS:
-        measured = {
-            n: c["defended"]["rows"] for n, c in cells.items() if "defended" in c and _scenario(n) == claim.scenario
-        }
-        held = sum(claim.holds(rows) for rows in measured.values())
-        shown = ", ".join(_figures(name, rows, claim.shown) for name, rows in measured.items())
-        word = judge(held, len(measured))
-        lines.append(f"| {claim.scenario}: {claim.words} | {word} | {held} of {len(measured)} | {shown} |")
+        measured = {name: cell["defended"]["rows"] for name, cell in cells.items() if _counts(name, cell, claim)}
+        found = [claim.holds(rows) for rows in measured.values()]
+        held, failed, open_ = (found.count(word) for word in (True, False, None))
+        shown = "; ".join(f"{title(name)} {_figures(rows, claim.shown)}" for name, rows in measured.items())
+        word = judge(held, failed, len(found))
+        lines.append(f"| {claim.scenario}: {claim.words} | {word} | {held} / {failed} / {open_} | {shown} |")
     return "\n".join(lines)
 
 
-def _scenario(name: str) -> str:
+def _counts(name: str, cell: dict[str, Any], claim: Claim) -> bool:
+    """Whether a cell is of the claim's scenario, and the backdoor worked there: over the limit, and over its twin."""
     first = name.partition("/")[0]
-    return first if first in {"transfer", "encoder"} else "standalone"
+    if (first if first in {"transfer", "encoder"} else "standalone") != claim.scenario or "defended" not in cell:
+        return False
+    low, _ = interval(cell["defended"]["rows"][claim.untreated])
+    return bool(low > max(MAX_ASR, cell["undefended"]["rows"]["twin"]["attack_success_rate"]["high"]))
 
 
-def _figures(name: str, rows: Rows, shown: tuple[str, ...]) -> str:
-    first, _, attack = name.partition("/")
-    data = {"fashion_mnist": "Fashion-MNIST ", "cifar10": "CIFAR-10 "}.get(first, "")
-    return f"{data}{attack.replace('_', '-')} {' → '.join(f'{100 * rate(rows[row]):.1f} %' for row in shown)}"
+def _figures(rows: Rows, shown: tuple[str, ...]) -> str:
+    return " → ".join(_asr(rows[row]) for row in shown)
+
+
+def _asr(row: dict[str, Any]) -> str:
+    spread = row["spread"]
+    if spread is None:
+        return f"{100 * row['attack_success_rate']['rate']:.1f} %"
+    return "{:.1f} ± {:.1f} %".format(*(100 * spread["attack_success_rate"][key] for key in ("mean", "sd")))

@@ -128,10 +128,16 @@ def _pair(row: dict[str, Any] | None) -> str:
 
 
 def filled(text: str) -> str:
-    """Return the README with every block in its place."""
+    """Return the README with every block in its place.
+
+    Raises:
+        ValueError: if a block has no place: it would be missing without a word.
+    """
     for name, block in blocks().items():
-        pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
-        text = re.sub(pattern, lambda _, n=name, b=block: f"<!-- {n} -->\n{b}\n<!-- /{n} -->", text, flags=re.DOTALL)
+        places = re.findall(rf"<!-- {name} -->.*?<!-- /{name} -->", text, flags=re.DOTALL)
+        if len(places) != 1:
+            raise ValueError(f"README.md: {len(places)} places for {name}")
+        text = text.replace(places[0], f"<!-- {name} -->\n{block}\n<!-- /{name} -->")
     return text
 
 

@@ -57,6 +57,15 @@ def test_the_best_by_the_rule_are_retrained_with_three_fresh_seeds_each(tmp_path
     assert [job.defense.lr_max1 for job in asked] == [0.2] * 3 + [0.4] * 3 + [0.1] * 3
 
 
+def test_among_seeds_of_equal_score_the_median_accuracy_ships(tmp_path):
+    """Where no image obeys the trigger and accuracy rose, every score is the same, and one seed may be an accident."""
+    answers = {0.2: [measured(0.0, 0.999), measured(0.0, 0.985), measured(0.0, 0.99)]}
+    gate = dataclasses.replace(GATE, max_accuracy_drop=0.9)
+    result = confirm(RECORDS[1:2], space=SPACE, gate=gate, seed=1, folder=tmp_path, map_jobs=jobs_giving(answers, []))
+    assert len(set(result.winner.scores)) == 1
+    assert result.winner.clean_accuracy[result.winner.shown].rate == 0.99
+
+
 def test_the_best_mean_wins_and_the_median_seeds_weights_ship(tmp_path):
     answers = {
         0.2: [measured(0.002, 0.978), measured(0.04, 0.96), measured(0.04, 0.96)],
