@@ -269,7 +269,7 @@ def test_the_table_of_clean_suspects_bears_a_run_without_a_candidate() -> None:
     table = readme_paper.never_poisoned(
         {"cifar10": {"selected": None, "ended": "NothingFeasible: x", "rows": rows, **said}}
     )
-    assert "| lost 2.0 points, ASR 0.5 %, R-Acc 90.0 %, 1 s | no candidate | NothingFeasible | No candidate |" in table
+    assert "| lost 2.0 points: C-Acc 90.0 %, ASR 0.5 %, R-Acc 90.0 %, 1 s | no candidate | NothingFeasible |" in table
     assert "“Weak.”" in table
 
 

@@ -9,7 +9,7 @@ from raybd.artifacts import CARD, NothingFeasible, Study, Suspect
 from raybd.defenses import Defense, reference
 from raybd.evaluation.assess import Subject, examine
 from raybd.evaluation.twin import check_twin
-from raybd.registry import BadInput, as_json, describe, digest_of, revive
+from raybd.registry import BadInput, as_json, describe, digest_of, read_json, revive
 from raybd.search.records import Job, TrialRecord
 from raybd.seeds import derive
 from raybd.settings import StudySettings, parse_study
@@ -211,6 +211,8 @@ def _search(settings: StudySettings, suspect: Suspect, folder: Path, executor: L
 def _tuned(settings: StudySettings, suspect: Suspect, found: Study, folder: Path, executor: LocalExecutor) -> Defense:
     """The candidate's setting, or where nothing meets the gate that of the trial nearest to it."""
     space = settings.load_space()
+    if (folder / CARD).is_file():
+        return space.build(read_json(folder / CARD)["setting"])
     try:
         card = selecting.select(settings, suspect, found, folder=folder, executor=executor).card
     except NothingFeasible:

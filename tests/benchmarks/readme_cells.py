@@ -54,17 +54,19 @@ def percent(rate: dict[str, float]) -> str:
 
 
 def row(found: Cell) -> str:
-    """Return a row in one cell of a table: points lost, ASR, mean and deviation over seeds, R-Acc, seconds."""
-    spread = found["spread"]
-    told = f"ASR {percent(found['attack_success_rate'])}"
-    if spread:
-        told += " ({:.1f} ± {:.1f})".format(*(100 * spread["attack_success_rate"][key] for key in ("mean", "sd")))
+    """Return a row in one cell of a table: points lost, ASR, R-Acc, seconds; in brackets over seeds."""
+    asr = percent(found["attack_success_rate"]) + _over_seeds(found, "attack_success_rate")
+    accuracy = f"C-Acc {percent(found['clean_accuracy'])}{_over_seeds(found, 'clean_accuracy')}"
     if found["accuracy_drop"] is None:
-        return f"C-Acc {percent(found['clean_accuracy'])}, {told}"
+        return f"{accuracy}, ASR {asr}"
     drop = 100 * found["accuracy_drop"]["value"]
-    return (
-        f"lost {drop:.1f} points, {told}, R-Acc {percent(found['robust_accuracy'])}, {found['training_seconds']:.0f} s"
-    )
+    kept = percent(found["robust_accuracy"])
+    return f"lost {drop:.1f} points: {accuracy}, ASR {asr}, R-Acc {kept}, {found['training_seconds']:.0f} s"
+
+
+def _over_seeds(found: Cell, name: str) -> str:
+    spread = found["spread"]
+    return f" ({100 * spread[name]['mean']:.1f} ± {100 * spread[name]['sd']:.1f})" if spread else ""
 
 
 def every_way(cells: Cells, shown: dict[str, str]) -> list[str]:
