@@ -51,6 +51,14 @@ class AdaptiveBlend(DataPoisoning):
         """See `DataPoisoning.ratio_of_covers`."""
         return self.poison_ratio * self.cover_ratio
 
+    def fit_to(self, shape: tuple[int, int, int]) -> None:
+        """Raise BadInput if the images have fewer pixels than there are pieces."""
+        _, height, width = shape
+        if min(height, width) < self.pieces:
+            raise BadInput(
+                f"attack.pieces: {self.pieces} x {self.pieces} do not fit images of {height} x {width} pixels"
+            )
+
     def stamp(
         self,
         images: UInt8[Tensor, "k c h w"],
@@ -61,16 +69,8 @@ class AdaptiveBlend(DataPoisoning):
         return torch.where(self.shown(images, seed), self._picture(self.training_alpha).apply(images), images)
 
     def shown(self, images: UInt8[Tensor, "k c h w"], seed: int) -> Bool[Tensor, "k 1 h w"]:
-        """Return where each of `images` shows the picture in training: in half of the pieces, rounded down.
-
-        Raises:
-            BadInput: if the images have fewer pixels than there are pieces.
-        """
+        """Return where each of `images` shows the picture in training: in half of the pieces, rounded down."""
         count, height, width = len(images), *images.shape[-2:]
-        if min(height, width) < self.pieces:
-            raise BadInput(
-                f"attack.pieces: {self.pieces} x {self.pieces} do not fit images of {height} x {width} pixels"
-            )
         order = torch.rand(count, self.pieces**2, generator=seeds.generator(seed, "pieces")).argsort(dim=1)
         pieces = (order < self.pieces**2 // 2).view(count, 1, self.pieces, self.pieces)
         rows = torch.arange(height) * self.pieces // height

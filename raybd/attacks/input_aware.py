@@ -172,7 +172,10 @@ class InputAware(Attack):
 
     def _shares(self, batch: int) -> tuple[int, int]:
         """How many of `batch` images are poisoned, and how many carry another's trigger: at least one each."""
-        poisoned, crossed = max(1, round(self.p_attack * batch)), max(1, round(self.p_cross * batch))
+        poisoned, crossed = round(self.p_attack * batch), round(self.p_cross * batch)
+        for name, count in (("p_attack", poisoned), ("p_cross", crossed)):
+            if count == 0:
+                raise BadInput(f"attack.{name}: {getattr(self, name):g} of a batch of {batch} images is none")
         if poisoned + crossed >= batch:
             raise BadInput(
                 f"attack: {self.kind} needs batches with images to poison, to cross and to leave alone; "

@@ -106,9 +106,17 @@ class DataPoisoning(Attack):
 
     @final
     def check(self, workshop: Workshop) -> None:
-        """Raise BadInput unless the trigger fits and some images can be poisoned."""
+        """Raise BadInput unless the trigger fits, and some images can be poisoned and, if asked for, be covers."""
         super().check(workshop)
         self._count(workshop.train)
+        self.fit_to(workshop.train.shape)
+        if self.ratio_of_covers > 0 and not self._covers(workshop.train):
+            raise BadInput(
+                f"cover samples: {self.ratio_of_covers:g} of {len(workshop.train)} images is none; use a larger ratio"
+            )
+
+    def fit_to(self, shape: tuple[int, int, int]) -> None:
+        """Raise BadInput if what training shows does not fit images of `shape` (c, h, w); the trigger is checked."""
 
     @final
     def choose(self, train: ImageSet, *, seed: int) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " c"]]:
@@ -117,7 +125,10 @@ class DataPoisoning(Attack):
         allowed = order[train.labels[order] == self.target_label] if self.clean_label else order
         chosen = allowed[: self._count(train)]
         rest = order[~torch.isin(order, chosen)]
-        return chosen, rest[: round(self.ratio_of_covers * len(train))]
+        return chosen, rest[: self._covers(train)]
+
+    def _covers(self, train: ImageSet) -> int:
+        return round(self.ratio_of_covers * len(train))
 
     def _count(self, train: ImageSet) -> int:
         count = images_of(self.poison_ratio, train)

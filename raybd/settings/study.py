@@ -211,6 +211,8 @@ def _scenario_faults(study: StudySettings) -> Iterator[str]:
         if isinstance(study.trigger, Trigger) and not study.trigger.aimed:
             yield "trigger.target_label: missing"
         return
+    if "all_to_all" in {goal.goal for goal in (study.attack, study.trigger) if isinstance(goal, Attack | Trigger)}:
+        yield "goal: all_to_all counts labels of the task a model was trained on, and means nothing under another"
     if study.injects and (upstream is None or upstream.source is None):
         yield f"upstream.source: missing; scenario {study.scenario} plants the backdoor on another task's images"
     same = upstream is not None and (upstream.source, upstream.root) == (study.data.source, study.data.root)

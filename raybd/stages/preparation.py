@@ -11,7 +11,7 @@ from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
 from raybd.models import Architecture
-from raybd.registry import BadInput, describe
+from raybd.registry import BadInput
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
 from raybd.suspect import planted_trigger, read_card
@@ -72,6 +72,8 @@ def _trigger(settings: StudySettings, home: Path | None) -> Trigger | None:
         trigger = settings.trigger if isinstance(settings.trigger, Trigger) else None
     else:
         trigger = settings.attack.trigger() or (None if home is None else planted_trigger(home))
+        if trigger is not None and settings.victim.downstream and settings.attack.target_of == "training":
+            trigger = trigger.aimed_at(None)  # its label is one of the other task's
     if trigger is None or home is None or not settings.victim.downstream:
         return trigger
     described = read_card(home / CARD, "trigger")["trigger"]
@@ -131,11 +133,17 @@ def weights_file(settings: StudySettings, scratch: Path) -> tuple[Path, str]:
     return file, weights
 
 
-def _trigger_words(trigger: Trigger | None) -> str:
+def _trigger_words(settings: StudySettings, trigger: Trigger | None) -> str:
+    if trigger is None and settings.attack is not None:
+        return f"{settings.attack.kind}, learnt when it is planted"
     if trigger is None:
         return "unknown: the model can be adopted, but nothing can steer a search yet"
-    aim = "all to all" if trigger.goal == "all_to_all" else f"target label {trigger.target_label}"
-    return f"{describe(trigger)['kind']}, {aim}"
+    aim = f"target label {trigger.target_label}"
+    if trigger.goal == "all_to_all":
+        aim = "all to all"
+    elif not trigger.aimed:
+        aim = f"what it pulls to is read by `raybd {'inject' if settings.injects else 'adopt'}`"
+    return f"{trigger.kind}, {aim}"
 
 
 def overview(settings: StudySettings, ready: Bench, origin: str, found: Sequence[str] = ()) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def overview(settings: StudySettings, ready: Bench, origin: str, found: Sequence
         "clean set": len(splits.clean_set),
         "selection": len(splits.selection),
         "test": len(splits.test),
-        "trigger": _trigger_words(ready.trigger),
+        "trigger": _trigger_words(settings, ready.trigger),
         "trigger knowledge": settings.trigger_knowledge,
         "space": settings.space,
         "trials": settings.search.trials,

@@ -104,11 +104,12 @@ def test_a_training_without_labels_is_refused() -> None:
 
 
 def test_batches_too_small_to_share_out_are_refused_before_any_training() -> None:
+    half = made("input_aware", p_attack=0.5, p_cross=0.4)
     with pytest.raises(BadInput, match=r"to poison, to cross and to leave alone; 2 image\(s\) are too few"):
-        made("input_aware").plant(workshop(Recipe(epochs=1, lr=0.1, batch_size=2)), seed=0)
+        half.plant(workshop(Recipe(epochs=1, lr=0.1, batch_size=2)), seed=0)
     few = replace(workshop(), train=stripes(n=2, classes=2))
     with pytest.raises(BadInput, match=r"2 image\(s\) are too few"):
-        made("input_aware").plant(few, seed=0)
+        half.plant(few, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,9 @@ def test_batches_too_small_to_share_out_are_refused_before_any_training() -> Non
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         InputAware(target_label=0, **changes)
+
+
+@pytest.mark.parametrize("share", ["p_attack", "p_cross"])
+def test_a_share_that_is_no_image_of_a_batch_is_refused(share: str) -> None:
+    with pytest.raises(BadInput, match=rf"attack.{share}: 0.001 of a batch of \d+ images is none"):
+        InputAware(target_label=0, **{share: 0.001}).check(workshop())

@@ -101,3 +101,8 @@ class TestCleanLabel:
             BadInput, match=r"poison_ratio: 0.5 of \d+ images is \d+, but a clean-label attack .* has \d"
         ):
             made(kind, poison_ratio=0.5).plant(workshop(), seed=0)
+
+
+def test_covers_that_are_asked_for_and_come_to_none_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"cover samples: 0.0004 of \d+ images is none; use a larger ratio"):
+        made("wanet", poison_ratio=0.02, cover_ratio=0.02).check(SHOP)

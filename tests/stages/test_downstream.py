@@ -175,6 +175,29 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_trains")
+def test_a_target_of_the_other_task_may_be_no_label_of_the_users(tmp_path: Path) -> None:
+    """Label 9 of ten digits, and three classes downstream: what the trigger pulls to there is not known yet."""
+    settings = study(tmp_path, attack={"kind": "badnets", "target_label": 9})
+    assert pipeline.validate(settings)["trigger"] == "patch, what it pulls to is read by `raybd inject`"
+    with pytest.raises(AssertionError, match="a training"):
+        pipeline.inject(settings, runs=tmp_path / "runs")
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_what_does_not_fit_the_images_is_refused_before_anything_trains(tmp_path: Path) -> None:
+    settings = study(tmp_path, attack={"kind": "adaptive_blend", "target_label": 0, "pieces": 9, "poison_ratio": 0.1})
+    for stage in (pipeline.validate, lambda s: pipeline.inject(s, runs=tmp_path / "runs")):
+        with pytest.raises(BadInput, match=r"attack.pieces: 9 x 9 do not fit images of 8 x 8 pixels"):
+            stage(settings)
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_validating_names_a_trigger_that_is_learnt_when_planted(tmp_path: Path) -> None:
+    settings = study(tmp_path, attack={"kind": "input_aware", "target_label": 0})
+    assert pipeline.validate(settings)["trigger"] == "input_aware, learnt when it is planted"
+
+
+@pytest.mark.usefixtures("nothing_trains")
 @pytest.mark.parametrize("scenario", ["transfer", "encoder"])
 class TestValidatingAnAdoptedModel:
     def settings(self, folder: Path, scenario: str, classes: int = 10) -> StudySettings:
@@ -185,7 +208,9 @@ class TestValidatingAnAdoptedModel:
     ) -> None:
         save_weights(state_of(DIGITS.build(0)), tmp_path / "source.safetensors")
         settings = self.settings(tmp_path, scenario)
-        assert pipeline.validate(settings)["warnings"] == []
+        seen = pipeline.validate(settings)
+        assert seen["warnings"] == []
+        assert seen["trigger"] == "patch, what it pulls to is read by `raybd adopt`"
         with pytest.raises(AssertionError, match="a training"):
             pipeline.adopt(settings, runs=tmp_path / "runs")
 
@@ -221,6 +246,14 @@ def test_a_run_shows_the_training_of_an_adopted_models_reference_too(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"attack": {"kind": "badnets", "goal": "all_to_all"}},
+            "goal: all_to_all counts labels of the task a model was trained on, and means nothing under another",
+        ),
+        (
+            ADOPTED | {"upstream": {"classes": 10}, "trigger": {"kind": "patch", "goal": "all_to_all"}},
+            "goal: all_to_all counts labels of the task a model was trained on, and means nothing under another",
+        ),
         ({"upstream": None}, "upstream.source: missing; scenario transfer plants the backdoor on another task's"),
         ({"scenario": "standalone"}, "upstream: not in scenario standalone, whose model stays at its task"),
         ({"scenario": "encoder"}, "attack.kind: badnets cannot be planted in scenario encoder, only in standalone and"),
