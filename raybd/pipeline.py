@@ -26,6 +26,7 @@ from raybd.stages import (
     selecting,
     suspects,
 )
+from raybd.stages.jobs import OnDone
 from raybd.stages.run_folder import RunFolder
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
@@ -115,8 +116,10 @@ def search(
     return study
 
 
-def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
+def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Candidate:
     """Pick the best settings of the search, confirm them with fresh seeds, and keep the weights that will ship.
+
+    `on_done` is told how many of how many trainings are done.
 
     Raises:
         NothingFeasible: if no setting meets the gate on selection, or none does again with fresh seeds.
@@ -124,11 +127,12 @@ def select(settings: StudySettings, *, runs: Path = RUNS) -> Candidate:
     folder, suspect = _opened(settings, runs)
     study = Study.load(folder.require("search"))
     executor = execution.executor(settings, suspect)
-    return selecting.select(settings, suspect, study, folder=folder.stage("select"), executor=executor)
+    home = folder.stage("select")
+    return selecting.select(settings, suspect, study, folder=home, executor=executor, on_done=on_done)
 
 
-def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
-    """Measure suspect, references and candidate on the test split, with the sequela."""
+def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Assessment:
+    """Measure suspect, references and candidate on the test split, with the sequela; `on_done` is as for `select`."""
     folder, suspect = _opened(settings, runs)
     candidate = Candidate.load(folder.require("select"))
     assessment = assessing.assess(
@@ -139,6 +143,7 @@ def assess(settings: StudySettings, *, runs: Path = RUNS) -> Assessment:
         seed=settings.search.seed,
         folder=folder.stage("assess"),
         executor=execution.executor(settings, suspect),
+        on_done=on_done,
     )
     recording.assessment(settings, assessment, folder)  # first: what is saved is taken as done, and never said again
     return assessment.save(folder.stage("assess"))
@@ -195,6 +200,7 @@ def run(
     on_stage: OnStage = lambda word: None,
     on_kept: OnStage = lambda word: None,
     on_training: OnTraining | None = None,
+    on_done: OnDone | None = None,
 ) -> Path:
     """Do the whole flow; stages that an earlier run finished are not repeated. Return the report's path.
 
@@ -208,6 +214,7 @@ def run(
         on_stage: called with each word as its stage begins.
         on_kept: called with each word that an earlier run finished.
         on_training: as `inject` and `adopt` take it.
+        on_done: as `select` and `assess` take it.
 
     Raises:
         NothingFeasible, GateRefused, Unreachable: after the report is written.
@@ -225,8 +232,8 @@ def run(
             on_progress=on_progress,
             on_start=on_start,
         ),
-        "select": lambda: select(settings, runs=runs),
-        "assess": lambda: assess(settings, runs=runs),
+        "select": lambda: select(settings, runs=runs, on_done=on_done),
+        "assess": lambda: assess(settings, runs=runs, on_done=on_done),
         "promote": lambda: promote(settings, runs=runs),
     }
     ended: NothingFeasible | GateRefused | tracking.Unreachable | None = None

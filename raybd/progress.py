@@ -194,6 +194,23 @@ class Trainings:
         self._console.file.flush()
 
 
+class Repeats:
+    """One line after each of a stage's trainings: how many are done, and what the rest of them will take."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now = now
+        self._start = now()
+
+    def on_done(self, done: int, total: int) -> None:
+        """Show that `done` of `total` trainings have ended; zero begins a new count."""
+        if done == 0:
+            self._start = self._now()
+        took = self._now() - self._start
+        rest = f", about {_duration(took / done * (total - done))} left" if 0 < done < total else ""
+        self._console.print(f"{done} of {total} trainings done{rest}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _front_table(records: Iterable[TrialRecord]) -> Table:
     ordered = sorted(records, key=lambda r: r.attack_success_rate.rate if r.attack_success_rate else 1.0)
     feasible = any(r.feasible for r in ordered)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from raybd.progress import LiveSearch, PlainSearch, Tally, Trainings, watch
+from raybd.progress import LiveSearch, PlainSearch, Repeats, Tally, Trainings, watch
 from raybd.search.records import Outcome, TrialRecord
 from raybd.training import Epoch
 from tests.search.fakes import SPACE, measured
@@ -181,3 +181,18 @@ def test_a_terminal_shows_one_line_that_is_written_over(clock):
     assert written.count("\n") == 1
     assert written.count("\r") == 2
     assert "about 5 s left" in written.split("\r")[1]
+
+
+def test_trainings_of_a_stage_are_counted_with_what_the_rest_will_take(clock):
+    console = Console(file=io.StringIO(), width=160)
+    view = Repeats(console, now=clock)
+    clock.time += 1000  # the stage before them does not count
+    for done in range(4):
+        view.on_done(done, 3)
+        clock.time += 60
+    assert text_of(console).splitlines() == [
+        "0 of 3 trainings done",
+        "1 of 3 trainings done, about 2 min left",
+        "2 of 3 trainings done, about 60 s left",
+        "3 of 3 trainings done",
+    ]

@@ -134,7 +134,7 @@ def select(study: Study, runs: Runs = HERE) -> None:
     from raybd import pipeline
 
     show.front(runs / settings.name)
-    show.choice(pipeline.select(settings, runs=runs).card)
+    show.choice(pipeline.select(settings, runs=runs, **show.repeating()).card)
 
 
 @app.command(cls=Guarded)
@@ -143,7 +143,7 @@ def assess(study: Study, runs: Runs = HERE) -> None:
     settings = _settings(study)
     from raybd import pipeline
 
-    pipeline.assess(settings, runs=runs)
+    pipeline.assess(settings, runs=runs, **show.repeating())
     show.assessment(runs / settings.name)
 
 

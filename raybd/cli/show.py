@@ -45,10 +45,17 @@ def training() -> dict[str, Any]:
     return {"on_training": Trainings(err).on_training}
 
 
+def repeating() -> dict[str, Any]:
+    """Show a stage's trainings, on stderr; gives the callback that `pipeline.select` and `pipeline.assess` take."""
+    from raybd.progress import Repeats
+
+    return {"on_done": Repeats(err).on_done}
+
+
 @contextmanager
 def running() -> Iterator[dict[str, Any]]:
     """Name each stage of `raybd run` on stderr, with what it took, and show its search; gives `run`'s callbacks."""
-    from raybd.progress import Trainings, watch
+    from raybd.progress import watch
 
     view = watch(err)
     with ExitStack() as stage:
@@ -67,7 +74,7 @@ def running() -> Iterator[dict[str, Any]]:
             err.print(Text(f"{word}: done before, kept"))
 
         callbacks = {"on_start": view.on_start, "on_trial": view.on_trial, "on_progress": view.on_progress}
-        yield {"on_stage": on_stage, "on_kept": on_kept, "on_training": Trainings(err).on_training, **callbacks}
+        yield {"on_stage": on_stage, "on_kept": on_kept, **training(), **repeating(), **callbacks}
 
 
 def outcome(run: Path) -> None:

@@ -16,7 +16,7 @@ from raybd.registry import BadInput, build, describe
 from raybd.search.records import Job, Outcome
 from raybd.seeds import derive
 from raybd.stages.execution import Executor
-from raybd.stages.jobs import run_kept
+from raybd.stages.jobs import OnDone, run_kept
 from raybd.weights import State, load_into, load_weights, weights_digest
 
 REINJECTION_STEPS = 50
@@ -44,6 +44,7 @@ def assess(
     seed: int,
     folder: Path,
     executor: Executor,
+    on_done: OnDone | None = None,
 ) -> Assessment:
     """Measure suspect, references and candidate on the test split; every figure of the report comes from here.
 
@@ -55,11 +56,12 @@ def assess(
         seed: of the re-injection.
         folder: where the references' weights are kept, so that an interrupted assessment goes on.
         executor: runs the trainings.
+        on_done: counts those of the references.
     """
     defense = build(DEFENSES, candidate.card["defense"], where="select/card.json")
     defenses: dict[str, Defense] = {name: reference(name) for name in references}
     subjects = {"suspect": Subject(states=(suspect.shipped,)), "candidate": _candidate_subject(candidate)}
-    subjects |= _run_references(defenses, candidate.card["seeds"], folder / "references", executor)
+    subjects |= _run_references(defenses, candidate.card["seeds"], folder / "references", executor, on_done)
     twin = {} if suspect.twin is None else {"never_poisoned": Subject(states=(suspect.twin,))}
     same_images = _same_images(defense, defenses, subjects, candidate, folder, executor)
     view = suspect.test_view()
@@ -111,7 +113,11 @@ def _candidate_subject(candidate: Candidate) -> Subject:
 
 
 def _run_references(
-    defenses: Mapping[str, Defense], seeds: Sequence[int], folder: Path, executor: Executor
+    defenses: Mapping[str, Defense],
+    seeds: Sequence[int],
+    folder: Path,
+    executor: Executor,
+    on_done: OnDone | None = None,
 ) -> dict[str, Subject]:
     """Every reference with every seed; what an earlier, interrupted assessment finished is taken from disk."""
     jobs = {
@@ -119,7 +125,7 @@ def _run_references(
         for name, d in defenses.items()
         for i, s in enumerate(seeds)
     }
-    outcomes = dict(zip(jobs, run_kept(list(jobs.values()), executor), strict=True))
+    outcomes = dict(zip(jobs, run_kept(list(jobs.values()), executor, on_done), strict=True))
     every = range(len(seeds))
     return {
         name: subject_of(defense, [jobs[name, i] for i in every], [outcomes[name, i] for i in every])

@@ -1,25 +1,44 @@
 """Trainings written down as they end, so that a stage that was killed goes on from there."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from raybd.registry import as_json, describe, read_json, revive, write_json
-from raybd.search.records import Job, Outcome
+from raybd.search.records import Job, OnJob, Outcome
 from raybd.stages.execution import Executor
 
 OUTCOME = "outcome.json"
 
+OnDone = Callable[[int, int], None]
+"""Told how many of how many trainings are done: before the first, and after each."""
 
-def run_kept(jobs: Sequence[Job], executor: Executor) -> list[Outcome]:
+
+def run_kept(jobs: Sequence[Job], executor: Executor, on_done: OnDone | None = None) -> list[Outcome]:
     """Run the jobs whose outcome does not lie beside their weights yet; return all outcomes, in order.
 
-    A failed one is returned too, but not written down: it is tried again the next time.
+    A failed one is returned too, but not written down: it is tried again the next time. `on_done` counts those that
+    are run.
     """
     kept = [_kept(job) for job in jobs]
     todo = [job for job, outcome in zip(jobs, kept, strict=True) if outcome is None]
-    fresh = iter(executor.map_jobs(todo, on_job=_keep))
+    fresh = iter(executor.map_jobs(todo, on_job=_keeping(len(todo), on_done)))
     return [next(fresh) if outcome is None else outcome for outcome in kept]
+
+
+def _keeping(total: int, on_done: OnDone | None) -> OnJob:
+    """What hears of each job as it ends: it writes the outcome down, and counts."""
+    ended = itertools.count(1)
+    if on_done is not None and total:
+        on_done(0, total)
+
+    def keep(job: Job, outcome: Outcome) -> None:
+        _keep(job, outcome)
+        if on_done is not None:
+            on_done(next(ended), total)
+
+    return keep
 
 
 def _file(job: Job) -> Path:

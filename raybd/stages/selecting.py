@@ -14,14 +14,22 @@ from raybd.search.confirm import Confirmation, Confirmed
 from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
-from raybd.stages.jobs import run_kept
+from raybd.stages.jobs import OnDone, run_kept
 from raybd.weights import load_weights, weights_digest
 
 NOTE = "nothing_feasible.txt"
 
 
-def select(settings: StudySettings, suspect: Suspect, study: Study, *, folder: Path, executor: Executor) -> Candidate:
-    """Choose, confirm and keep the candidate.
+def select(
+    settings: StudySettings,
+    suspect: Suspect,
+    study: Study,
+    *,
+    folder: Path,
+    executor: Executor,
+    on_done: OnDone | None = None,
+) -> Candidate:
+    """Choose, confirm and keep the candidate; `on_done` counts the trainings.
 
     Raises:
         BadInput: if space or suspect are not those of the search.
@@ -38,7 +46,7 @@ def select(settings: StudySettings, suspect: Suspect, study: Study, *, folder: P
         gate=settings.gate,
         seed=settings.search.seed,
         folder=trainings,
-        map_jobs=lambda jobs: run_kept(jobs, executor),
+        map_jobs=lambda jobs: run_kept(jobs, executor, on_done),
     )
     result = replace(result, why=f"{_unfinished(study, records)}{result.why}")
     folder.mkdir(parents=True, exist_ok=True)
