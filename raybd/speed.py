@@ -145,6 +145,8 @@ def average_images(space: Space, clean_set: int) -> float:
 def _view(ready: Bench, settings: StudySettings) -> SearchView:
     model = ready.architecture.build(0)
     trigger = ready.trigger or Patch(target_label=0, size=1)
+    if not trigger.aimed:
+        trigger = trigger.aimed_at(0)  # any label is as fast; what it pulls to is known once the suspect is there
     suspect = Suspect(
         how="adopt", bench=replace(ready, trigger=trigger), state=state_of(model), knowledge=settings.trigger_knowledge
     )

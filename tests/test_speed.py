@@ -10,7 +10,9 @@ from raybd import speed
 from raybd.models import Classifier
 from raybd.search.space import FloatRange, IntRange, Space
 from raybd.speed import Speed, average_images, measure
+from raybd.stages import preparation
 from tests.search.fakes import tiny_view
+from tests.stages import test_downstream as downstream
 from tests.studies import adopting, contents, study
 
 KNOWN = Speed(
@@ -67,6 +69,15 @@ def test_flop_and_traffic_of_a_linear_layer_are_those_of_its_sizes() -> None:
     # Forward, and the weight's gradient; the images need none.
     assert flop == 2 * 2 * 64 * 4
     assert traffic == 4 * 4 * (64 + 4), "four passes of four bytes over what both layers give"
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_trigger_whose_pull_on_the_users_task_is_not_known_yet_can_be_timed(tmp_path: Path, adopted: bool) -> None:
+    settings = downstream.study(tmp_path, **downstream.ADOPTED | {"upstream": {"classes": 10}} if adopted else {})
+    ready = preparation.bench(settings)
+    assert ready.trigger is not None
+    assert not ready.trigger.aimed
+    assert speed._view(ready, settings).trigger.aimed
 
 
 @pytest.mark.parametrize("trigger", ["known", "unknown"])

@@ -148,7 +148,11 @@ class DataPoisoning(Attack):
         """Return the poisoned copy of the workshop's images, and which of them were changed.
 
         `seed` is the attack's: of the choice, of what the attack draws, and of a model it trains first.
+
+        Raises:
+            BadInput: as `check` does, before such a model is trained.
         """
+        self.check(workshop)
         train, stream = workshop.train, seeds.derive(seed, "poison")
         chosen, covers = self.choose(train, seed=stream)
         victims = self.prepare(workshop, train.subset(chosen), seed)

@@ -67,4 +67,4 @@ def test_a_setting_that_makes_no_sense_is_refused_when_the_study_is_read(
 
 def test_more_pieces_than_pixels_are_refused() -> None:
     with pytest.raises(BadInput, match=r"attack.pieces: 9 x 9 do not fit images of 8 x 8 pixels"):
-        AdaptiveBlend(target_label=0, pieces=9).check(workshop())
+        AdaptiveBlend(target_label=0, pieces=9, poison_ratio=0.1).poison(workshop(), seed=0)

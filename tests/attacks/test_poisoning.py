@@ -105,4 +105,4 @@ class TestCleanLabel:
 
 def test_covers_that_are_asked_for_and_come_to_none_are_refused() -> None:
     with pytest.raises(BadInput, match=r"cover samples: 0.0004 of \d+ images is none; use a larger ratio"):
-        made("wanet", poison_ratio=0.02, cover_ratio=0.02).check(SHOP)
+        poisoned("wanet", poison_ratio=0.02, cover_ratio=0.02)
