@@ -77,7 +77,7 @@ class Suspect:
         """Return the suspect whose backdoor we planted ourselves; `makes_images` keeps its poisoned images."""
         planted = victim.planted
         chosen = None if planted.training_set is None else planted.training_set.subset(planted.poisoned)
-        digest = {} if chosen is None else {"poisoned_digest": chosen.digest()}
+        digest = {"poisoned_digest": None if chosen is None else chosen.digest()}
         return cls(
             how="inject",
             bench=replace(bench, trigger=planted.trigger),
@@ -89,6 +89,15 @@ class Suspect:
             made=chosen if makes_images else None,
             facts=facts | digest,
         )
+
+    @property
+    def counted(self) -> bool:
+        """Whether `poisoned` and `covers` are all there is: an attack that draws them batch by batch leaves none.
+
+        Under another task they are: nothing was poisoned of the user's own images.
+        """
+        # Suspects saved before this was told lack the fact, and count.
+        return self.reference is not None or self.facts.get("poisoned_digest", "") is not None
 
     @property
     def shipped(self) -> State:
@@ -160,8 +169,8 @@ class Suspect:
             "trigger_knowledge": self.knowledge,
             "augment": as_json(bench.augment),
             "compute": as_json(bench.compute),
-            "poisoned": len(self.poisoned),
-            "covers": len(self.covers),
+            "poisoned": len(self.poisoned) if self.counted else None,
+            "covers": len(self.covers) if self.counted else None,
             "reference_digest": None if self.reference is None else weights_digest(self.reference),
             "never_poisoned_digest": None if self.twin is None else weights_digest(self.twin),
             "warnings": [*bench.splits.warnings, *self.facts.get("warnings", [])],

@@ -16,7 +16,7 @@ from raybd.evaluation.assess import Subject, examine, membership
 from raybd.evaluation.metrics import Rate, class_drops
 from raybd.evaluation.sequela import Sequela
 from raybd.gate import Evidence, Gate
-from raybd.registry import BadInput, read_json
+from raybd.registry import BadInput, read_json, write_json
 from raybd.training import Compute
 from raybd.triggers import Patch
 from raybd.weights import save_weights, state_of, weights_digest
@@ -84,6 +84,25 @@ def test_the_card_says_how_the_suspect_came_and_what_is_known_of_it() -> None:
         "test": 547,
     }
     json.dumps(card, allow_nan=False)
+
+
+def left_no_training_set() -> Suspect:
+    planted = replace(victim().planted, training_set=None, poisoned=())
+    return Suspect.from_victim(replace(victim(), planted=planted), bench(), {})
+
+
+def test_what_was_poisoned_batch_by_batch_is_not_counted_as_none(tmp_path: Path) -> None:
+    suspect = left_no_training_set().save(tmp_path)
+    for card in (read_json(tmp_path / "card.json"), Suspect.load(tmp_path, suspect.bench).card()):
+        assert (card["poisoned"], card["covers"]) == (None, None)
+
+
+def test_a_suspect_saved_when_none_was_still_counted_loads(tmp_path: Path) -> None:
+    suspect = left_no_training_set().save(tmp_path)
+    card = read_json(tmp_path / "card.json")
+    del card["facts"]["poisoned_digest"]
+    write_json(tmp_path / "card.json", {**card, "poisoned": 0, "covers": 0})
+    assert Suspect.load(tmp_path, suspect.bench).digest == suspect.digest
 
 
 def test_the_digest_is_that_of_model_data_trigger_and_compute_and_no_more(tmp_path: Path) -> None:

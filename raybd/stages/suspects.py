@@ -185,7 +185,8 @@ def _downstream(
     if settings.attack.target_of == "training":
         trigger = _aimed(ready, shipped, trigger.aimed_at(None))
     moved = Victim(planted=replace(victim.planted, model=start, trigger=trigger), twin=twin)
-    counts = {"poisoned": len(victim.planted.poisoned), "covers": len(victim.planted.covers)}
+    planted, counted = victim.planted, victim.planted.training_set is not None
+    counts = {name: len(getattr(planted, name)) if counted else None for name in ("poisoned", "covers")}
     facts = {**facts, "upstream": {**facts.get("upstream", {}), **counts}}
     suspect = Suspect.from_victim(moved, ready, facts, makes_images=settings.attack.makes_images)
     # What was poisoned are places in the other task's images, none in the user's own.

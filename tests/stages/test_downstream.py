@@ -140,6 +140,8 @@ def test_an_encoder_runs_from_pre_training_to_the_report(tmp_path: Path) -> None
     assert page.is_file()
     assert set(told) == {"backdoored model", "never-poisoned twin", "reference model"}
     assert suspect.trigger.target_label == 1, "the attacker's own label of the user's task, not a pulled one"
+    assert suspect.facts["upstream"] == {"poisoned": None, "covers": None}, "each batch carried the trigger"
+    assert (suspect.card()["poisoned"], suspect.card()["covers"]) == (0, 0), "of the user's own images"
     assert suspect.reference is not None
     moved = {name for name in suspect.state if not torch.equal(suspect.state[name], suspect.reference[name])}
     assert moved == {"8.weight", "8.bias"}, "the reference is the frozen encoder with a trained head"
