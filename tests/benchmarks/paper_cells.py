@@ -149,7 +149,7 @@ def undefended(suspect: Suspect) -> dict[str, Any]:
         "rows": {name: as_json(seen.row) for name, seen in rows.items()},
         "twin_check": as_json(check_twin(twin, view.test, view.trigger, view.compute.exact())),
         "training_seconds": suspect.facts["training_seconds"],
-        "poisoned": len(suspect.poisoned),
+        "poisoned": suspect.card()["poisoned"],
         "upstream": suspect.facts.get("upstream"),
         "target_label": view.trigger.target_label,
     }
