@@ -28,7 +28,7 @@ ATTACKS: dict[str, dict[str, dict[str, Any]]] = {
     "transfer": {
         "badnets": {"target_label": 0},
         "blended": {"target_label": 0},
-        "latent": {"target_label": STOP_SIGN},
+        "latent": {"target_label": STOP_SIGN, "lr": 0.002},
     },
     "encoder": {"bad_encoder": {"target_label": STOP_SIGN, "epochs": 10, "lr": 0.01, "batch_size": 128}},
 }
