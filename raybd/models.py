@@ -200,7 +200,7 @@ class Architecture:
             return
         got = tuple(self._output(model).shape)
         if self.head_from != "any" and got != (2, self.classes):
-            hint = "" if model.head_name else ". An encoder without a head belongs into scenario: encoder"
+            hint = "" if model.head_name else ". An encoder without a head belongs in scenario: encoder"
             raise BadInput(
                 f"suspect: for two {self._images} the model gave an output of shape {got}, "
                 f"expected (2, {self.classes}): one logit per class{hint}"

@@ -208,9 +208,12 @@ def test_a_run_ends_with_the_verdict_of_its_page(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "run", lambda *_, **__: None)
     (tmp_path / "demo").mkdir()
     verdict = {"word": "Promoted, no effect shown", "sentence": "But nothing shows that there was a backdoor."}
-    (tmp_path / "demo" / "summary.json").write_text(json.dumps({"verdict": verdict}), encoding="utf-8")
-    *_, said, report = raybd("run", "demo", "--runs", str(tmp_path)).stdout.strip().splitlines()
+    (tmp_path / "demo" / "summary.json").write_text(
+        json.dumps({"verdict": verdict, "warnings": ["It is weak."]}), encoding="utf-8"
+    )
+    *_, warned, said, report = raybd("run", "demo", "--runs", str(tmp_path)).stdout.strip().splitlines()
     assert said == "verdict: Promoted, no effect shown. But nothing shows that there was a backdoor."
+    assert warned == "warning: It is weak."
     assert report.startswith("report: ")
 
 

@@ -87,8 +87,10 @@ def outcome(run: Path) -> None:
         promotion(read_json(run / "promote" / "card.json"))
     waiting(run)
     if (run / "summary.json").is_file():
-        found = read_json(run / "summary.json")["verdict"]
-        _line(f"verdict: {found['word']}. {found['sentence']}")
+        summary = read_json(run / "summary.json")
+        for warning in summary.get("warnings", ()):
+            _line(f"warning: {warning}")
+        _line(f"verdict: {summary['verdict']['word']}. {summary['verdict']['sentence']}")
     _line(f"report: {(run / 'report.html').absolute()}")
 
 

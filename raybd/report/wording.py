@@ -30,7 +30,7 @@ def name_of(key: str) -> str:
         return known
     method, _, preset = key.partition(":")
     if preset:
-        return f"{method.replace('_', '-')}, {preset} values"
+        return f"{method.replace('_', '-')}, {preset.replace('_', '-')}"
     return key.replace("_", " ")
 
 

@@ -112,8 +112,10 @@ CLAIMS = (
 
 def judge(held: int, failed: int, of: int) -> str:
     """Return the word: confirmed if a claim holds on every suspect, refuted if it fails on more than half."""
+    if of == 0:
+        return "undecided: not measured"
     word = "undecided"
-    if of and held == of:
+    if held == of:
         word = "confirmed"
     elif 2 * failed > of:
         word = "refuted"

@@ -304,7 +304,7 @@ def test_a_network_without_a_head_belongs_into_the_encoder_scenario(tmp_path: Pa
     code = "from torch import nn\n\ndef features():\n    return nn.Sequential(nn.Conv2d(1, 7, 3), nn.Flatten())\n"
     (tmp_path / "my_encoder.py").write_text(code, encoding="utf-8")
     network = {"factory": "my_encoder:features", "classes": 3, "shape": (1, 8, 8), "folder": tmp_path}
-    with pytest.raises(BadInput, match=r"one logit per class. An encoder without a head belongs into"):
+    with pytest.raises(BadInput, match=r"one logit per class. An encoder without a head belongs in scenario"):
         Architecture(**network).build(0)
     with pytest.raises(BadInput, match=r"suspect.head: no linear layer"):
         Architecture(**network, head_from="fresh").build(0)
