@@ -11,6 +11,7 @@ NAMES = {
     "suspect": "suspect",
     "candidate": "candidate",
     "never_poisoned": "never-poisoned twin",
+    "fine_tuning:head": "fine-tuning, head only",
     "super_fine_tuning": "super-fine-tuning, paper's values",
     "fine_tuning": "conventional fine-tuning",
     "attack_success_rate": "attack success rate",
@@ -30,7 +31,7 @@ def name_of(key: str) -> str:
         return known
     method, _, preset = key.partition(":")
     if preset:
-        return f"{method.replace('_', '-')}, {preset.replace('_', '-')}"
+        return f"{method.replace('_', '-')}, {preset} values"
     return key.replace("_", " ")
 
 

@@ -41,6 +41,7 @@ def test_any_fact_becomes_short_text(value: Any, text: str) -> None:
 
 def test_settings_and_names_read_as_words() -> None:
     assert setting({"kind": "fine_tuning", "lr": 0.01}) == "fine_tuning · lr 0.01"
+    assert name_of("fine_tuning:head") == "fine-tuning, head only"
     assert name_of("super_fine_tuning:toolbox_gtsrb") == "super-fine-tuning, toolbox_gtsrb values"
     assert name_of("max_attack_success_rate") == "attack success rate"
     assert name_of("torch_build") == "torch build"
