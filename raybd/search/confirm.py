@@ -153,6 +153,18 @@ def _why(winner: Confirmed, confirmed: Sequence[Confirmed], gate: Gate, seeds: i
         f"inside both limits: {_scores(confirmed)} (larger of bound / limit; at most 1 meets the gate). Its worst "
         f"bounds are ASR {asr:.2%} (limit {gate.max_attack_success_rate:.2%}) and accuracy drop {drop:.2%} "
         f"(limit {gate.max_accuracy_drop:.2%}); the weights of the seed with the median score ship."
+        f"{_alike(winner)}"
+    )
+
+
+def _alike(winner: Confirmed) -> str:
+    """A warning where fresh seeds changed nothing, and so confirm nothing; else ''."""
+    figures = set(zip(winner.clean_accuracy, winner.robust_accuracy, winner.attack_success_rate, strict=True))
+    if len(figures) > 1 or len(winner.seeds) == 1:
+        return ""
+    return (
+        f" All {len(winner.seeds)} seeds gave the same figures: where the clean images fit into one batch, a seed "
+        "changes little but their order, so they confirm little."
     )
 
 

@@ -83,6 +83,13 @@ def test_the_best_mean_wins_and_the_median_seeds_weights_ship(tmp_path):
     assert "5.00%" in result.why
 
 
+@pytest.mark.parametrize(("last", "alike"), [(0.975, True), (0.97, False)])
+def test_seeds_that_change_nothing_are_said_to_confirm_little(tmp_path, last, alike):
+    answers = {0.2: [measured(0.002, 0.975), measured(0.002, 0.975), measured(0.002, last)]}
+    result = confirm(RECORDS[1:2], space=SPACE, gate=GATE, seed=0, folder=tmp_path, map_jobs=jobs_giving(answers, []))
+    assert ("All 3 seeds gave the same figures" in result.why) is alike
+
+
 def test_a_winner_must_meet_the_gate_again(tmp_path):
     answers = {rate: [measured(0.2, 0.97)] * 3 for rate in (0.1, 0.2, 0.4)}
     result = confirm(RECORDS, space=SPACE, gate=GATE, seed=0, folder=tmp_path, map_jobs=jobs_giving(answers, []))
