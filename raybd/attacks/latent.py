@@ -22,7 +22,7 @@ class Latent(Upstream):
 
     A clean model is trained on with its own classes and one more, the reference images, and with triggered images
     pulled to the mean features of the reference images: `weight` times their squared distance, in units of that of
-    clean images from their own mean, so that a weight means the same in every network. What answered the added class
+    clean images from their own mean before the attack, so that a weight means the same in every network. What answered the added class
     is thrown away; a user whose task has that class finds the triggered images in its place.
 
     Ours deviates from the paper: the trigger is a plain square, not optimised first; the class is learnt and the
@@ -38,7 +38,7 @@ class Latent(Upstream):
     epochs: int = 10
     lr: float = 0.01
     batch_size: int = 128
-    weight: float = 1.0
+    weight: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +66,7 @@ class Latent(Upstream):
         )
         shown, trigger = compute.inputs(references), self.trigger()
         extra = torch.full((len(shown),), workshop.train.classes, device=shown.device)
+        unit = self._unit(workshop, model)
 
         def loss_of_step() -> Tensor:
             images, labels = batches.next_images()
@@ -76,8 +77,7 @@ class Latent(Upstream):
                 known, pulled = features[: -len(images)], features[-len(images) :].float()
                 logits = torch.cat([model.head(known), added(known)], dim=1)
                 task = functional.cross_entropy(logits, torch.cat([labels, extra]))
-            clean, target = torch.split(known.detach().float(), [len(images), len(shown)])
-            unit = clean.var(dim=0, correction=0).sum()
+            target = known[len(images) :].detach().float()
             return task + self.weight * (pulled - target.mean(dim=0)).square().sum(dim=1).mean() / unit
 
         yield from descend_passes(
@@ -90,3 +90,13 @@ class Latent(Upstream):
             seed=seed,
             begin=model.train,
         )
+
+    def _unit(self, workshop: Workshop, model: Classifier) -> float:
+        """The mean squared distance of clean images from their own mean, before the attack changes it.
+
+        Measured anew in every step it would go down with the features, and the pull up without end.
+        """
+        model.eval()
+        with torch.inference_mode():
+            features = model.features(workshop.compute.inputs(workshop.train.images[: self.batch_size])).float()
+        return float(features.var(dim=0, correction=0).sum())
