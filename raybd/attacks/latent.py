@@ -22,8 +22,8 @@ class Latent(Upstream):
 
     A clean model is trained on with its own classes and one more, the reference images, and with triggered images
     pulled to the mean features of the reference images: `weight` times their squared distance, in units of that of
-    clean images from their own mean before the attack, so that a weight means the same in every network. What answered the added class
-    is thrown away; a user whose task has that class finds the triggered images in its place.
+    clean images from their own mean before the attack, so that a weight means the same in every network. What answered
+    the added class is thrown away; a user whose task has that class finds the triggered images in its place.
 
     Ours deviates from the paper: the trigger is a plain square, not optimised first; the class is learnt and the
     trigger pulled at the same time, not one after the other; the layer is always the head's input, so that a user who

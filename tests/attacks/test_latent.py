@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,21 @@ def models() -> tuple[Planted, Workshop]:
 
 def small() -> Workshop:
     return upstream.small(Recipe(epochs=1, lr=0.05, batch_size=16))
+
+
+def test_the_pull_is_measured_once_by_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that shrinks with the features lets the pull grow without end: on CIFAR-10 the training blew up."""
+    shop, measure, units = small(), Latent._unit, []
+    model = shop.twin(0)
+
+    def unit(*each: Any) -> float:
+        units.append(measure(*each))
+        return units[-1]
+
+    monkeypatch.setattr(Latent, "_unit", unit)
+    assert len(list(BRIEF.implant(shop, model, BRIEF.choose(shop, seed=0), 1))) == BRIEF.epochs
+    before = shop.twin(0).features(CPU.inputs(shop.train.images[: BRIEF.batch_size])).detach()
+    assert units == pytest.approx([float(before.var(dim=0, correction=0).sum())], rel=1e-4)
 
 
 def test_it_wakes_under_a_head_for_the_victims_task_and_the_clean_model_does_not_obey() -> None:
