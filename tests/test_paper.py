@@ -220,7 +220,7 @@ def row(
 def test_a_claim_is_confirmed_on_every_suspect_and_refuted_on_more_than_half() -> None:
     judged = [readme_claims.judge(*each) for each in ((3, 0, 3), (2, 1, 3), (1, 2, 3), (1, 0, 2), (1, 0, 1), (0, 0, 0))]
     assert judged[:4] == ["confirmed", "undecided", "refuted", "undecided"]
-    assert judged[4:] == ["confirmed (one suspect only)", "undecided: not measured"]
+    assert judged[4:] == ["confirmed (one suspect only)", "undecided: no working backdoor measured"]
 
 
 def test_a_backdoor_is_removed_if_the_whole_interval_says_so_and_the_model_still_works() -> None:
@@ -244,7 +244,7 @@ def test_claims_are_judged_on_the_suspects_whose_backdoor_worked() -> None:
     }
     words = [line.split(" | ")[1:3] for line in readme_claims.table(found).splitlines()[2:]]
     assert words[:3] == [["confirmed (one suspect only)", "1 / 0 / 0"]] * 3
-    assert words[3:] == [["undecided: not measured", "0 / 0 / 0"]] * 5
+    assert words[3:] == [["undecided: no working backdoor measured", "0 / 0 / 0"]] * 5
 
 
 def test_rows_above_ten_percent_are_listed_with_what_was_tried() -> None:

@@ -113,7 +113,7 @@ CLAIMS = (
 def judge(held: int, failed: int, of: int) -> str:
     """Return the word: confirmed if a claim holds on every suspect, refuted if it fails on more than half."""
     if of == 0:
-        return "undecided: not measured"
+        return "undecided: no working backdoor measured"
     word = "undecided"
     if held == of:
         word = "confirmed"

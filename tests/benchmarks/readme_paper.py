@@ -80,7 +80,7 @@ def _as_it_came(found: Cell) -> str:
 
 
 def _tried() -> str:
-    """What was planted with other settings before, and how far it fell short."""
+    """What was planted with other settings, and how far it fell short."""
     texts = []
     for path in sorted((RESULTS / "tried").glob("*.json")):
         cell = read_json(path)
@@ -96,7 +96,7 @@ def _tried() -> str:
         found = cell["undefended"]["rows"]["suspect"]
         rates = f"C-Acc {percent(found['clean_accuracy'])}, ASR {percent(found['attack_success_rate'])}"
         texts.append(f"{title(f'{data}/{attack}')} with {told} ({rates})")
-    return f"Tried before: {'; '.join(texts)}." if texts else ""
+    return f"Also tried: {'; '.join(texts)}." if texts else ""
 
 
 def defended(cells: Cells, longer: Cells) -> str:
