@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raybd.attacks import ATTACKS, BadEncoder, Planted, Workshop
+from raybd.attacks import BadEncoder, Planted, Workshop
 from raybd.data import Augment
 from raybd.evaluation.metrics import read
-from raybd.registry import BadInput, build, describe
+from raybd.registry import BadInput
 from raybd.simclr import SimCLR
-from raybd.triggers import Patch
-from raybd.weights import state_of, weights_digest
+from raybd.weights import state_of
 from tests import upstream
 from tests.digits import CPU, splits, stripes
 from tests.upstream import ENCODER, with_head
@@ -62,25 +61,6 @@ def test_head_and_batch_norm_are_those_of_the_clean_encoder_and_the_rest_is_not(
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_there_is_no_poisoned_training_set_and_the_trigger_is_the_square() -> None:
-    planted = BRIEF.plant(small(), seed=0)
-    assert planted.training_set is None
-    assert planted.poisoned == ()
-    assert planted.trigger == Patch(target_label=1, size=2)
-    assert not planted.model.training
-
-
-def test_it_repeats_by_seed_to_the_bit_and_leaves_its_inputs_alone() -> None:
-    workshop, stream = small(), torch.get_rng_state()
-    digests = [weights_digest(state_of(BRIEF.plant(workshop, seed=seed).model)) for seed in (1, 1, 2)]
-    fresh = weights_digest(state_of(BRIEF.plant(small(), seed=1).model))
-    assert fresh == digests[0] == digests[1] != digests[2]
-    assert workshop.train.digest() == stripes().digest()
-    assert workshop.references is not None
-    assert workshop.references.digest() == stripes(seed=1).digest()
-    assert torch.equal(torch.get_rng_state(), stream)
-
-
 def test_references_are_images_of_the_target_class() -> None:
     workshop = small()
     chosen = BRIEF.choose(workshop, seed=0)
@@ -128,7 +108,3 @@ def test_a_setting_that_makes_no_sense_is_refused(key: str) -> None:
 def test_only_all_to_one_can_be_served() -> None:
     with pytest.raises(BadInput, match="bad_encoder cannot serve 'all_to_all', only all_to_one"):
         BadEncoder(goal="all_to_all")
-
-
-def test_it_goes_to_yaml_and_back() -> None:
-    assert build(ATTACKS, describe(ATTACK), where="attack") == ATTACK

@@ -5,17 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
-from raybd.attacks import ATTACKS, Latent, Planted, Workshop
+from raybd.attacks import Latent, Planted, Workshop
 from raybd.data import Augment
 from raybd.evaluation.metrics import read
-from raybd.registry import BadInput, build, describe
+from raybd.registry import BadInput
 from raybd.training import Recipe, predict
-from raybd.triggers import Patch
-from raybd.weights import state_of, weights_digest
 from tests import upstream
-from tests.digits import CPU, TINY, splits, stripes
+from tests.digits import CPU, TINY, splits
 from tests.upstream import ENCODER, digits_of, with_head
 
 ATTACK = Latent(target_label=0, size=3, epochs=8, lr=0.02, batch_size=64, reference_images=20)
@@ -73,25 +70,6 @@ def test_the_model_still_does_its_own_task_and_has_no_more_classes() -> None:
     assert (answers.argmax(1) == own.labels).float().mean() > 0.95
 
 
-def test_there_is_no_poisoned_training_set_and_the_trigger_is_the_square() -> None:
-    planted = BRIEF.plant(small(), seed=0)
-    assert planted.training_set is None
-    assert planted.poisoned == ()
-    assert planted.trigger == Patch(target_label=1, size=2)
-    assert not planted.model.training
-
-
-def test_it_repeats_by_seed_to_the_bit_and_leaves_its_inputs_alone() -> None:
-    workshop, stream = small(), torch.get_rng_state()
-    digests = [weights_digest(state_of(BRIEF.plant(workshop, seed=seed).model)) for seed in (1, 1, 2)]
-    assert digests[0] == digests[1] != digests[2]
-    assert weights_digest(state_of(workshop.twin(1))) != digests[0]
-    assert workshop.train.digest() == stripes().digest()
-    assert workshop.references is not None
-    assert workshop.references.digest() == stripes(seed=1).digest()
-    assert torch.equal(torch.get_rng_state(), stream)
-
-
 def test_bad_input_is_refused_before_any_training() -> None:
     ready = replace(small(), recipe=None)
     with pytest.raises(BadInput, match="latent needs images of the victim's own task"):
@@ -113,7 +91,3 @@ def _without_head(seed: int) -> object:
 def test_a_setting_that_makes_no_sense_is_refused(key: str) -> None:
     with pytest.raises(BadInput, match=f"{key}: expected"):
         replace(BRIEF, **{key: 0})
-
-
-def test_it_goes_to_yaml_and_back() -> None:
-    assert build(ATTACKS, describe(ATTACK), where="attack") == ATTACK
