@@ -17,7 +17,8 @@ from raybd.stages import preparation, searching, selecting, suspects
 from raybd.stages.assessing import subject_of
 from raybd.stages.execution import LocalExecutor
 from raybd.stages.jobs import run_kept
-from raybd.weights import load_into, load_weights, save_weights, state_of
+from raybd.weights import load_into
+from tests.benchmarks.twins import kept_twin
 
 Say = Callable[[str], None]
 CLEAN_IMAGES = 1000
@@ -111,15 +112,9 @@ def plant(settings: StudySettings, home: Path, twins: Path) -> Suspect:
     """
     ready = preparation.bench(settings)
     attacker = suspects.workshop(settings, ready)
-    seed = suspects.injection_seed(settings)
-    file = twin_file(settings, twins)
-    if file.is_file():
-        model = attacker.fresh_model(0)
-        load_into(model, load_weights(file))
-        attacker.twins[seed] = model.eval()
-    suspect = suspects.injected(settings, ready, attacker)
-    save_weights(state_of(attacker.twin(seed)), file)
-    return suspect.save(home)
+    suspects.check_injection(settings, ready, attacker)
+    kept_twin(attacker, suspects.injection_seed(settings), twin_file(settings, twins))
+    return suspects.injected(settings, ready, attacker).save(home)
 
 
 def twin_file(settings: StudySettings, twins: Path) -> Path:

@@ -24,7 +24,8 @@ from raybd.models import Architecture, Classifier
 from raybd.registry import as_json, build, describe, write_json
 from raybd.training import Compute, Epoch, Recipe
 from raybd.triggers import Trigger
-from raybd.weights import load_into, load_weights, save_weights, state_of
+from raybd.weights import save_weights, state_of
+from tests.benchmarks.twins import kept_twin
 
 SEED = 0
 ORDER = ("badnets", "blended", "wanet", "input_aware", "low_frequency", "sig", "label_consistent", "trojan")
@@ -63,21 +64,10 @@ def say(word: str, epoch: Epoch) -> None:
     sys.stdout.flush()
 
 
-def twin_of(bench: Workshop, file: Path) -> Classifier:
-    """Return the never-poisoned model, kept in `file`."""
-    if file.is_file():
-        model = bench.fresh_model(SEED)
-        load_into(model, load_weights(file))
-        bench.twins[SEED] = model.eval()
-    model = bench.twin(SEED)
-    save_weights(state_of(model), file)
-    return model
-
-
 def measure(attack: Attack, bench: Workshop, source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Plant one attack and return its figures on the test part."""
     assert source.test is not None
-    twin = twin_of(bench, options.out / "twin.safetensors")
+    twin = kept_twin(bench, SEED, options.out / "twin.safetensors")
     start = time.perf_counter()
     planted = attack.plant(bench, seed=SEED)
     seconds = time.perf_counter() - start
