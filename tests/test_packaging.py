@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]]
+NEEDED = [*PROJECT["dependencies"], *(text for extra in PROJECT["optional-dependencies"].values() for text in extra)]
+REQUIREMENTS = [each for each in map(Requirement, NEEDED) if each.name != "raybd"]  # one extra of ours names another
 PINS = [
     line
     for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
