@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
+from ray.autoscaler.sdk import request_resources
 
 from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
+from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
 from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
 from raybd.search.view import SearchView
@@ -28,6 +31,9 @@ SEGMENT = 500
 """So many trials run in one Tuner: its driver's memory grows with them, the study's does not."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
+
+MACHINE_SECONDS = 600.0
+"""So long a search that was promised workers by an autoscaled cluster waits for the first machine."""
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning; a trial without a GPU never asks for one
@@ -50,11 +56,12 @@ def connected(
     Args:
         cpus_per_trial: CPUs each trial holds.
         gpus_per_trial: GPUs each trial holds; a fraction shares one.
-        workers: so many trials at once; as many as fit by default.
+        workers: so many trials at once; as many as fit now by default. On a cluster that was joined, machines for so
+            many are asked of its autoscaler, and used as they come.
         address: of a running cluster.
 
     Raises:
-        BadInput: if not even one trial fits.
+        BadInput: if not even one trial fits; on a cluster that was joined for `workers`, within `MACHINE_SECONDS`.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     with _environment(_ENVIRONMENT):
@@ -68,22 +75,50 @@ def connected(
                 logging_level=logging.ERROR,
             )
         try:
-            slots = _slots(cpus_per_trial, gpus_per_trial)
-            yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots))
+            joined = bool(address) or len(_machines()) > 1
+            with _machines_for(workers if address else None, cpus_per_trial, gpus_per_trial):
+                slots = _slots(cpus_per_trial, gpus_per_trial)
+                slots = workers if workers and address else min(slots, workers or slots)
+                yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=slots, joined=joined)
         finally:
             if started:
                 ray.shutdown()
 
 
-def _slots(cpus: int, gpus: float) -> int:
+def _machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _machines_for(workers: int | None, cpus: int, gpus: float) -> Iterator[None]:
+    """Ask the cluster's autoscaler for machines for so many trials, and wait for the first; do nothing for None."""
+    if workers is None:
+        yield
+        return
+    bundle = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    request_resources(bundles=[bundle] * workers)
+    try:
+        deadline = time.monotonic() + MACHINE_SECONDS
+        while _fit(cpus, gpus) < 1 and time.monotonic() < deadline:
+            time.sleep(1)
+        yield
+    finally:
+        request_resources(bundles=[])
+
+
+def _fit(cpus: int, gpus: float) -> int:
     """How many trials fit on the cluster at once, counted by node because a trial cannot span two."""
     fits = 0
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            has = node["Resources"]
-            by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
-            by_cpu = int(has.get("CPU", 0) // cpus)
-            fits += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
+    for has in _machines():
+        by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
+        by_cpu = int(has.get("CPU", 0) // cpus)
+        fits += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
+    return fits
+
+
+def _slots(cpus: int, gpus: float) -> int:
+    fits = _fit(cpus, gpus)
     if fits < 1:
         raise BadInput(f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial")
     return fits
@@ -105,11 +140,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs."""
+    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
+
+    On a cluster that was `joined` weights may be made on another machine than the driver's, and are sent to it.
+    """
 
     cpus: int
     gpus: float
     slots: int
+    joined: bool = False
 
     def run(
         self,
@@ -141,6 +180,7 @@ class Workers:
             KeyboardInterrupt: on Ctrl-C; the study can be resumed.
         """
         trials = trials.absolute()
+        courier = Courier.from_here(trials) if self.joined else None
         trainable = tune.with_resources(
             tune.with_parameters(
                 TrialActor,
@@ -148,6 +188,7 @@ class Workers:
                 objectives=dict(objectives),
                 slice_seconds=slice_seconds,
                 stopping=stopping,
+                courier=courier,
             ),
             {"cpu": self.cpus, "gpu": self.gpus},
         )
@@ -162,6 +203,8 @@ class Workers:
                 searcher.settle()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+            if courier is not None:
+                courier.close()
 
     def map_jobs(self, view: SearchView, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> tuple[Outcome, ...]:
         """Run `jobs` on the workers and return how they ended, in their order."""
@@ -172,7 +215,14 @@ class Workers:
             if on_job is not None:
                 on_job(jobs[i], outcome)
 
-        return tuple(self._spread("run_job", [(packed, job) for job in absolute], tell=tell, lost=Outcome.failed))
+        folders = [job.weights.parent for job in absolute if job.weights is not None]
+        courier = Courier.from_here(Path(os.path.commonpath(folders))) if self.joined and folders else None
+        calls = [(packed, job) for job in absolute]
+        try:
+            return tuple(self._spread("run_job", calls, courier=courier, tell=tell, lost=Outcome.failed))
+        finally:
+            if courier is not None:
+                courier.close()
 
     def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """Call a module-level function on every item, on the workers, and return the results in order.

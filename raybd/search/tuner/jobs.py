@@ -16,6 +16,7 @@ from ray.exceptions import (
 
 from raybd.search.records import Job, Outcome
 from raybd.search.trial import run_trial
+from raybd.search.tuner.courier import Courier, Desk
 from raybd.search.view import SearchView
 
 A = TypeVar("A")
@@ -30,14 +31,19 @@ LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerC
 class JobActor:
     """A worker for jobs and calls; it unpacks a view once."""
 
-    def __init__(self) -> None:
+    def __init__(self, courier: Courier | None = None) -> None:
         self._view: SearchView | None = None
+        self._desk = Desk(courier)
 
     def run_job(self, packed: Mapping[str, Any], job: Job) -> Outcome:
         """Run one job on a copy of the suspect."""
         if self._view is None:
             self._view = SearchView.unpack(packed)
-        return run_trial(self._view, job.defense, seed=job.seed, weights=job.weights)
+        draft = job.weights and self._desk.draft(job.weights)
+        outcome = run_trial(self._view, job.defense, seed=job.seed, weights=draft)
+        if job.weights is not None:
+            self._desk.send(job.weights)
+        return outcome
 
     def call(self, function: Callable[[A], B], item: A) -> B:
         """Call a function on an item."""
@@ -51,6 +57,7 @@ def spread(
     actors: int,
     cpus: int,
     gpus: float,
+    courier: Courier | None = None,
     tell: Callable[[int, Any], None] | None = None,
     lost: Callable[[str], Any] | None = None,
 ) -> list[Any]:
@@ -62,6 +69,7 @@ def spread(
         actors: so many at once.
         cpus: of each actor.
         gpus: of each actor.
+        courier: brings weights to the driver from other machines.
         tell: called with index and result as each comes.
         lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
 
@@ -69,7 +77,7 @@ def spread(
         RuntimeError: if a call lost its worker too often and `lost` is None; errors in calls are raised as they are.
     """
     kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(JobActor)
-    idle = [kind.remote() for _ in range(min(actors, len(calls)))]
+    idle = [kind.remote(courier) for _ in range(min(actors, len(calls)))]
     waiting = list(reversed(range(len(calls))))
     attempts = [0] * len(calls)
     results: dict[int, Any] = {}
@@ -85,7 +93,7 @@ def spread(
             try:
                 results[i] = ray.get(ready)
             except LOST as error:
-                idle.append(kind.remote())
+                idle.append(kind.remote(courier))
                 if attempts[i] < ATTEMPTS:
                     waiting.append(i)
                     continue

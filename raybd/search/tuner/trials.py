@@ -28,6 +28,7 @@ from raybd.search.records import (
     weights_of,
 )
 from raybd.search.trial import attempt
+from raybd.search.tuner.courier import Courier, Desk
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 
@@ -45,6 +46,7 @@ class TrialActor(tune.Trainable):
         objectives: Mapping[str, Objective],
         slice_seconds: float,
         stopping: Stopping,
+        courier: Courier | None,
     ) -> None:
         """Unpack the view, once for all trials of this actor, and begin the first."""
         if packed["compute"].device == "cuda" and not ray.get_gpu_ids():
@@ -53,6 +55,7 @@ class TrialActor(tune.Trainable):
         self._objectives = objectives
         self._slice_seconds = slice_seconds
         self._stopping = stopping
+        self._desk = Desk(courier)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -64,13 +67,15 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         """Give up a trial that was stopped half-way."""
         self._trial.close()
+        self._desk.close()
 
     def _begin(self, config: Mapping[str, Any]) -> None:
+        self._target = Path(config["weights"])
         self._trial: Generator[Epoch | Reading, None, Outcome] = attempt(
             self._view,
             build(DEFENSES, config["defense"], where="trial"),
             seed=config["seed"],
-            weights=Path(config["weights"]),
+            weights=self._desk.draft(self._target),
             objectives=self._objectives,
             stopping=self._stopping,
         )
@@ -82,6 +87,7 @@ class TrialActor(tune.Trainable):
             try:
                 shown = next(self._trial)
             except StopIteration as end:
+                self._desk.send(self._target)
                 return {"done": True, OUTCOME: json.dumps(as_json(end.value))}
             if isinstance(shown, Reading):
                 return {"done": False, READING: json.dumps(as_json(shown))}
