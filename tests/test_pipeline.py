@@ -218,6 +218,18 @@ def test_weights_changed_after_selection_are_not_promoted(tmp_path: Path, done: 
         weights.write_bytes(before)
 
 
+def test_weights_of_the_front_that_were_lost_are_made_again_bit_for_bit(
+    tmp_path: Path, done: tuple[StudySettings, Path]
+) -> None:
+    settings, runs = done
+    shutil.copytree(runs, tmp_path / "runs")
+    trials = tmp_path / "runs" / "tiny" / "search" / "trials"
+    before = contents(trials)
+    shutil.rmtree(trials)
+    pipeline.search(settings, runs=tmp_path / "runs", resume=True)
+    assert contents(trials) == before
+
+
 def test_an_unknown_trigger_is_taken_in_and_refused_by_search(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:
     torch.save({"net": load_weights(done[1] / "tiny" / "inject" / "weights.safetensors")}, tmp_path / "suspect.pth")
     settings = adopting(

@@ -7,9 +7,19 @@ from pathlib import Path
 from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
 from raybd.search.opening import JOURNAL
-from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
+from raybd.search.records import (
+    Job,
+    OnProgress,
+    OnStart,
+    OnTrial,
+    TrialRecord,
+    discard_weights,
+    front_of,
+    weights_of,
+)
 from raybd.search.samplers import succession
 from raybd.search.searcher import Limits, OptunaDecider
+from raybd.search.space import Space
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
 from raybd.stages.warm_start import warm_settings
@@ -44,6 +54,16 @@ def _with(clock: _Clock, on_trial: OnTrial) -> OnTrial:
         on_trial(record)
 
     return note
+
+
+def _complete(records: Sequence[TrialRecord], trials: Path, space: Space, executor: Executor) -> None:
+    """Train again what is on the front and whose weights went down with a machine: same setting, same seed."""
+    front = set(front_of(records))
+    lost = [r for r in records if r.number in front and not weights_of(trials, r.number).is_file()]
+    jobs = [Job(defense=space.build(r.setting), seed=r.seed, weights=weights_of(trials, r.number)) for r in lost]
+    for job, outcome in zip(jobs, executor.map_jobs(jobs), strict=True):
+        if outcome.state == "failed":
+            raise RuntimeError(f"{job.weights}: lost, and training it again failed: {outcome.error}")
 
 
 def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int | None) -> None:
@@ -114,6 +134,7 @@ def search(
             on_start(decider.trials, decider.records())
         note = _with(clock, on_trial)
         executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)
+        _complete(decider.records(), folder / "trials", space, executor)
     finally:
         decider.close()
         records = decider.records()
