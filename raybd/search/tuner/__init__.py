@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
 from raybd.search.tuner.jobs import JobActor, spread
-from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
+from raybd.search.tuner.trials import RaySearcher, TrialActor, segments
 from raybd.search.view import SearchView
 
 __all__ = ["JobActor", "RaySearcher", "TrialActor", "Workers", "connected"]
@@ -151,17 +150,15 @@ class Workers:
             ),
             {"cpu": self.cpus, "gpu": self.gpus},
         )
-        storage = trials.parent / "ray"
-        try:
-            while not decider.finished:
-                searcher = RaySearcher(
-                    decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment
-                )
-                if fit(trainable, searcher, storage, self.slots):
-                    raise KeyboardInterrupt
-                searcher.settle()
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
+        segments(
+            trainable,
+            decider,
+            trials=trials,
+            slots=self.slots,
+            segment=segment,
+            on_trial=on_trial,
+            on_progress=on_progress,
+        )
 
     def map_jobs(self, view: SearchView, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> tuple[Outcome, ...]:
         """Run `jobs` on the workers and return how they ended, in their order."""
