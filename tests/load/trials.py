@@ -1,12 +1,13 @@
 """Ten thousand sleeping trials on 64 slots: what the driver of a long search costs in time and in memory.
 
-    python -m tests.load.trials --trials 10000 --slots 64 --seconds 5 --segment 2500
+    python -m tests.load.trials --trials 10000 --slots 64 --seconds 5
 
 Everything is the product's own but the worker: the study and its journal, the searcher, the Tuner in segments.
 It starts a Ray of its own on loopback, with so many CPUs that are not there.
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.registry import as_json
@@ -55,6 +57,7 @@ class Watch:
     ended: int = 0
     workers: set[str] = field(default_factory=set)
     starting: float = 0.0
+    left: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     mark: tuple[float, float] = (0.0, 0.0)
 
@@ -128,6 +131,7 @@ def searched(folder: Path, given: argparse.Namespace, watch: Watch) -> None:
             segment=given.segment,
             on_trial=watch,
         )
+        watch.left = sum(isinstance(thing, Trial) for thing in gc.get_objects())
     if watch.ended % given.segment:
         watch.note()
 
@@ -174,6 +178,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         "ray_started_seconds": round(begun, 1),
         "workers_started_seconds": round(sum(row["workers_started_seconds"] for row in rows), 1),
         "driver_rss_last_to_first": round(rows[-1]["driver_rss_mb"] / rows[0]["driver_rss_mb"], 3),
+        "tune_trials_left_in_driver": watch.left,
         "journal_mb": round(journal / 1e6, 1),
         "proof": shown,
         "segments": rows,
@@ -201,9 +206,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--segment", type=int, default=2500)
+    parser.add_argument("--segment", type=int, help="trials per Tuner; the product's own rule by default")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    given.segment = given.segment or tuner.segment_for(given.slots)
     if os.environ.get(ANYWHERE) != "0":
         os.environ[ANYWHERE] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.load.trials", *sys.argv[1:]])

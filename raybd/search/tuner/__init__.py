@@ -24,7 +24,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 SEGMENT = 500
-"""So many trials run in one Tuner: its driver's memory grows with them, the study's does not."""
+"""At least so many trials run in one Tuner. Its driver's memory grows with them, by some 50 KB each until it ends."""
+SEGMENT_PER_WORKER = 40
+"""And at least so many for each worker: all of them start anew with every Tuner, a few at a time on one machine."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
 
@@ -36,8 +38,14 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study keeps the records
     "TUNE_DISABLE_SIGINT_HANDLER": "0",  # Ctrl-C ends the trials in order; a second one at once
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # else a hung actor holds its GPU for ten minutes
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # a Tuner is never restored, so its state need not be saved every few seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+def segment_for(slots: int) -> int:
+    """Return how many trials one Tuner is to run on so many workers."""
+    return max(SEGMENT, SEGMENT_PER_WORKER * slots)
 
 
 @contextlib.contextmanager
@@ -119,7 +127,7 @@ class Workers:
         on_trial: OnTrial | None = None,
         on_progress: OnProgress | None = None,
         objectives: Mapping[str, Objective] = OBJECTIVES,
-        segment: int = SEGMENT,
+        segment: int | None = None,
         slice_seconds: float = SLICE_SECONDS,
         stopping: Stopping = NEVER,
     ) -> None:
@@ -132,7 +140,7 @@ class Workers:
             on_trial: called with the record of each ended trial.
             on_progress: called with a trial's number and latest stretch of training, every few seconds.
             objectives: the figures to compute for each trial.
-            segment: trials per Tuner.
+            segment: trials per Tuner; what `segment_for` says by default.
             slice_seconds: a trial reports after so long.
             stopping: which trials to give up before their end.
 
@@ -155,7 +163,7 @@ class Workers:
             decider,
             trials=trials,
             slots=self.slots,
-            segment=segment,
+            segment=segment or segment_for(self.slots),
             on_trial=on_trial,
             on_progress=on_progress,
         )

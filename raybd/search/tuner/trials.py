@@ -1,5 +1,6 @@
 """Trials on Ray Tune: the actor that runs them one after the other, and the Searcher that hands them out."""
 
+import gc
 import json
 import logging
 import shutil
@@ -230,6 +231,7 @@ def segments(
             if fit(trainable, searcher, storage, slots):
                 raise KeyboardInterrupt
             searcher.settle()
+            gc.collect()  # a Tuner is full of cycles: its trials would stay for many segments before Python looks
     finally:
         shutil.rmtree(storage, ignore_errors=True)
 
