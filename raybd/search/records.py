@@ -206,14 +206,19 @@ def weights_of(trials: Path, number: int) -> Path:
     return trials / str(number) / "weights.safetensors"
 
 
-def discard_weights(trials: Path, records: Iterable[TrialRecord]) -> None:
-    """Remove the weights of every ended trial that is not on the front; who left it never comes back."""
+def discard_weights(trials: Path, records: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Remove the weights of every ended trial that is not on the front, and return those on it.
+
+    Who left the front never comes back, and nobody off it beats anyone: when a further trial ends it is enough to
+    hand over what was returned last and that trial, so that a search's cost does not grow with its length squared.
+    """
     ended = tuple(records)
     kept = set(front_of(ended))
     for record in ended:
         folder = trials / str(record.number)
         if record.number not in kept and folder.is_dir():
             shutil.rmtree(folder)
+    return tuple(record for record in ended if record.number in kept)
 
 
 def worker_name() -> str:

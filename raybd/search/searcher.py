@@ -68,7 +68,9 @@ class OptunaDecider:
         self._first = [dict(setting) for setting in (*space.first, *opened.warm)]
         self._distributions = {name: distribution(dim) for name, dim in space.search.items()}
         self._ended: dict[int, TrialRecord] = {}
+        self._counted = 0
         self._running: dict[int, Trial] = {}
+        self._in_line: deque[int] = deque()
         self._repeats: deque[dict[str, Any]] = deque()
         self._attempts: Counter[int] = Counter()
         self._rungs = Rungs(**vars(limits))
@@ -158,10 +160,6 @@ class OptunaDecider:
         """Whether the budget is met: so many trials are complete (collapsed ones among them) or pruned."""
         return self._counted >= self.trials
 
-    @property
-    def _counted(self) -> int:
-        return sum(record.counts for record in self._ended.values())
-
     def records(self) -> tuple[TrialRecord, ...]:
         """Return every ended trial by number."""
         return tuple(self._ended[number] for number in sorted(self._ended))
@@ -184,6 +182,8 @@ class OptunaDecider:
         seed = derive(self._seed, "sampler", draw) % 2**32
         self._study.sampler = SAMPLERS[sampler](seed, derive(self._seed, "sampler") % 2**32)
         trial = self._study.ask(self._distributions)
+        if self._in_line:
+            self._in_line.popleft()  # Optuna hands out what waits before it asks a sampler
         proposal = trial.user_attrs.get("proposal")
         if proposal is None:
             proposal = self._proposal(dict(trial.params), draw, sampler)
@@ -216,9 +216,8 @@ class OptunaDecider:
 
     def _enqueued(self) -> int:
         """Put what needs no sampler in line: a repeat, else the next of `first`; return the draw to come."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if waiting:  # a kill came between putting it there and asking for it
-            return int(waiting[0].user_attrs["proposal"]["draw"])
+        if self._in_line:  # a kill came between putting it there and asking for it
+            return self._in_line[0]
         if self._repeats:
             plan = self._repeats.popleft()
         elif self._draws < len(self._first):
@@ -226,7 +225,8 @@ class OptunaDecider:
         else:
             return self._draws
         self._study.enqueue_trial(plan["setting"], user_attrs={"proposal": plan})
-        return int(plan["draw"])
+        self._in_line.append(int(plan["draw"]))
+        return self._in_line[0]
 
     def _proposal(self, setting: dict[str, Any], draw: int, by: str) -> dict[str, Any]:
         return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw, "by": by}
@@ -251,8 +251,7 @@ class OptunaDecider:
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
             return None
-        record = self._record(number, proposal, outcome)
-        self._ended[number] = record
+        record = self._note(number, proposal, outcome)
         if outcome.state == "failed":
             self._rungs.forget(number)
         self._after(proposal, outcome, interrupted)
@@ -276,9 +275,13 @@ class OptunaDecider:
             loss = max(loss, 1.0)
         return {"attack_success_rate": asr, "accuracy_drop": loss}
 
-    def _record(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+    def _note(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+        """Keep the record of an ended trial. The count is kept along: it is asked for with every trial."""
         feasible = outcome.state == "complete" and max(self._violations(outcome).values()) <= 0
-        return TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+        record = TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+        self._ended[number] = record
+        self._counted += record.counts
+        return record
 
     def _after(self, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> None:
         """Repeat a setting whose trial did not get to an end, or give it up after too many failures."""
@@ -303,6 +306,8 @@ class OptunaDecider:
                 self._draws = max(self._draws, proposal["draw"] + 1)
             if trial.state.is_finished() and proposal is not None:
                 self._keep(trial, proposal)
+            if trial.state == TrialState.WAITING and proposal is not None:
+                self._in_line.append(int(proposal["draw"]))
         for draw, trial in sorted(last.items()):
             if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
                 self._repeats.append(trial.user_attrs["proposal"])
@@ -315,7 +320,7 @@ class OptunaDecider:
 
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])
-        self._ended[trial.number] = self._record(trial.number, proposal, outcome)
+        self._note(trial.number, proposal, outcome)
         if outcome.state != "failed":
             self._rungs.restore(trial.number, trial.user_attrs)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnP
 from raybd.search.trial import NEVER
 from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
-from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
+from raybd.search.tuner.trials import RaySearcher, TrialActor, segments
 from raybd.search.view import SearchView
 
 __all__ = ["JobActor", "RaySearcher", "TrialActor", "Workers", "connected"]
@@ -28,7 +27,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 SEGMENT = 500
-"""So many trials run in one Tuner: its driver's memory grows with them, the study's does not."""
+"""At least so many trials run in one Tuner. Its driver's memory grows with them, by some 50 KB each until it ends."""
+SEGMENT_PER_WORKER = 40
+"""And at least so many for each worker: all of them start anew with every Tuner, a few at a time on one machine."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
 
@@ -43,8 +44,14 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study keeps the records
     "TUNE_DISABLE_SIGINT_HANDLER": "0",  # Ctrl-C ends the trials in order; a second one at once
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # else a hung actor holds its GPU for ten minutes
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # a Tuner is never restored, so its state need not be saved every few seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+def segment_for(slots: int) -> int:
+    """Return how many trials one Tuner is to run on so many workers."""
+    return max(SEGMENT, SEGMENT_PER_WORKER * slots)
 
 
 @contextlib.contextmanager
@@ -159,7 +166,7 @@ class Workers:
         on_trial: OnTrial | None = None,
         on_progress: OnProgress | None = None,
         objectives: Mapping[str, Objective] = OBJECTIVES,
-        segment: int = SEGMENT,
+        segment: int | None = None,
         slice_seconds: float = SLICE_SECONDS,
         stopping: Stopping = NEVER,
     ) -> None:
@@ -172,7 +179,7 @@ class Workers:
             on_trial: called with the record of each ended trial.
             on_progress: called with a trial's number and latest stretch of training, every few seconds.
             objectives: the figures to compute for each trial.
-            segment: trials per Tuner.
+            segment: trials per Tuner; what `segment_for` says by default.
             slice_seconds: a trial reports after so long.
             stopping: which trials to give up before their end.
 
@@ -192,17 +199,17 @@ class Workers:
             ),
             {"cpu": self.cpus, "gpu": self.gpus},
         )
-        storage = trials.parent / "ray"
         try:
-            while not decider.finished:
-                searcher = RaySearcher(
-                    decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment
-                )
-                if fit(trainable, searcher, storage, self.slots):
-                    raise KeyboardInterrupt
-                searcher.settle()
+            segments(
+                trainable,
+                decider,
+                trials=trials,
+                slots=self.slots,
+                segment=segment or segment_for(self.slots),
+                on_trial=on_trial,
+                on_progress=on_progress,
+            )
         finally:
-            shutil.rmtree(storage, ignore_errors=True)
             if courier is not None:
                 courier.close()
 

@@ -1,7 +1,9 @@
 """Trials on Ray Tune: the actor that runs them one after the other, and the Searcher that hands them out."""
 
+import gc
 import json
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -115,6 +117,7 @@ class RaySearcher(Searcher):
         self._left = segment
         self._numbers: dict[str, int] = {}
         self._fault: Exception | None = None
+        self._front = discard_weights(trials, decider.records())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's configuration, None to be asked again, or FINISHED."""
@@ -165,14 +168,17 @@ class RaySearcher(Searcher):
         if number is None:
             return
         record = self._decider.tell(number, outcome)
-        discard_weights(self._trials, self._decider.records())
-        if record is not None and self._on_trial is not None:
+        if record is None:
+            return
+        self._front = discard_weights(self._trials, (*self._front, record))
+        if self._on_trial is not None:
             self._on_trial(record)
 
     def settle(self) -> None:
-        """End what Tune left open and raise what went wrong in the decider."""
+        """End what Tune left open, remove what a lost worker left, and raise what went wrong in the decider."""
         for trial_id in list(self._numbers):
             self._tell(trial_id, Outcome.failed("Ray ended the trial without a result"))
+        discard_weights(self._trials, self._decider.records())
         if self._fault is not None:
             raise self._fault
 
@@ -198,6 +204,42 @@ class _Losses(tune.Callback):
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         lines = [line for line in text.splitlines() if line.strip()]
         self._searcher.lost(trial.trial_id, lines[-1].strip() if lines else "no reason given")
+
+
+def segments(
+    trainable: Any,
+    decider: Decider,
+    *,
+    trials: Path,
+    slots: int,
+    segment: int,
+    on_trial: OnTrial | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Run what `decider` asks for on `trainable`, one Tuner after the other, until its budget is met.
+
+    Args:
+        trainable: a class that runs one trial after the other and reports as `TrialActor` does, with its resources.
+        decider: says what to try and learns how it went.
+        trials: folder for the weights of the trials on the front; Ray's own files lie beside it until the end.
+        slots: so many trials at once.
+        segment: trials per Tuner.
+        on_trial: called with the record of each ended trial.
+        on_progress: called with a trial's number and latest stretch of training.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; the study can be resumed.
+    """
+    storage = trials.parent / "ray"
+    try:
+        while not decider.finished:
+            searcher = RaySearcher(decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment)
+            if fit(trainable, searcher, storage, slots):
+                raise KeyboardInterrupt
+            searcher.settle()
+            gc.collect()  # a Tuner is full of cycles: its trials would stay for many segments before Python looks
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> bool:
