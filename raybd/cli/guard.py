@@ -1,5 +1,9 @@
 """What a user sees of an error: one readable message and an exit code; a traceback only with --debug."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -18,7 +22,8 @@ class Guarded(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; raises typer.Exit in place of any other exception."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -26,6 +31,22 @@ class Guarded(TyperCommand):
                 err.print_exception()
             err.print(_message(error, ctx), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which a job server, Kubernetes, Slurm or Docker ends a process, as Ctrl-C.
+
+    It is passed on as SIGINT, because whoever waits for that one, Tune for instance, knows what to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _exit_code(error: BaseException) -> int:

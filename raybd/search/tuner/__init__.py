@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
 from raybd.search.tuner.jobs import JobActor, spread
+from raybd.search.tuner.placement import Placement, actor_options, fits, trial_resources
 from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
 from raybd.search.view import SearchView
 
@@ -43,7 +46,12 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def connected(
-    *, cpus_per_trial: int = 1, gpus_per_trial: float = 0, workers: int | None = None, address: str | None = None
+    *,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0,
+    workers: int | None = None,
+    address: str | None = None,
+    placement: Placement = "spread",
 ) -> Iterator["Workers"]:
     """Join the Ray cluster at `address` (or of `RAY_ADDRESS`), or the one already joined, or start one here.
 
@@ -52,6 +60,7 @@ def connected(
         gpus_per_trial: GPUs each trial holds; a fraction shares one.
         workers: so many trials at once; as many as fit by default.
         address: of a running cluster.
+        placement: where trials go among its machines.
 
     Raises:
         BadInput: if not even one trial fits.
@@ -60,33 +69,40 @@ def connected(
     with _environment(_ENVIRONMENT):
         started = not ray.is_initialized()
         if started:
-            ray.init(
-                address=address,
-                num_cpus=workers * cpus_per_trial if workers and not address else None,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _own_sigterm():
+                ray.init(
+                    address=address,
+                    num_cpus=workers * cpus_per_trial if workers and not address else None,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         try:
             slots = _slots(cpus_per_trial, gpus_per_trial)
-            yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots))
+            yield Workers(
+                cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots), placement=placement
+            )
         finally:
             if started:
                 ray.shutdown()
 
 
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Give the process's own way with SIGTERM back to it, in whose place joining Ray puts a bare exit."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(own) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
+
+
 def _slots(cpus: int, gpus: float) -> int:
     """How many trials fit on the cluster at once, counted by node because a trial cannot span two."""
-    fits = 0
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            has = node["Resources"]
-            by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
-            by_cpu = int(has.get("CPU", 0) // cpus)
-            fits += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
-    if fits < 1:
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    slots = sum(fits(node["Resources"], cpus, gpus) for node in alive)
+    if slots < 1:
         raise BadInput(f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial")
-    return fits
+    return slots
 
 
 @contextlib.contextmanager
@@ -105,11 +121,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs."""
+    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
+
+    `placement` says which machines they take first where not all are needed.
+    """
 
     cpus: int
     gpus: float
     slots: int
+    placement: Placement = "spread"
 
     def run(
         self,
@@ -149,7 +169,7 @@ class Workers:
                 slice_seconds=slice_seconds,
                 stopping=stopping,
             ),
-            {"cpu": self.cpus, "gpu": self.gpus},
+            trial_resources(self.cpus, self.gpus, self.placement),
         )
         storage = trials.parent / "ray"
         try:
@@ -183,4 +203,6 @@ class Workers:
         return self._spread("call", [(function, item) for item in items])
 
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
-        return spread(method, calls, actors=self.slots, cpus=self.cpus, gpus=self.gpus, **how)
+        where = actor_options(self.cpus, self.gpus, self.placement)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
+        return spread(method, calls, actors=self.slots, options=options, **how)
