@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
@@ -35,18 +36,26 @@ class Guarded(TyperCommand):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Take SIGTERM, by which a job server, Kubernetes, Slurm or Docker ends a process, as Ctrl-C.
-
-    It is passed on as SIGINT, because whoever waits for that one, Tune for instance, knows what to do.
-    """
+    """Take SIGTERM, by which a job server, Kubernetes, Slurm or Docker ends a process, as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's handler takes both
+    """Do what Ctrl-C would do now: Tune, for one, has its own way with it.
+
+    SIGINT itself is not sent, because Ray blocks it in all that its job server starts.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(on_interrupt):
+        raise KeyboardInterrupt
+    on_interrupt(signal.SIGINT, frame)
 
 
 def _exit_code(error: BaseException) -> int:

@@ -14,7 +14,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ROUTES = "http://HOST:PORT or https://HOST:PORT"
 
 
-def _job_server(address: str) -> str:
+def job_server(address: str) -> str:
     """Return the address of Ray's job server, if it is one."""
     if address.startswith("ray://"):
         raise BadInput(
@@ -67,7 +67,7 @@ class ClusterSettings(Section):
     gives each machine as few trials as it can, `pack` fills the largest machine before it takes another.
     """
 
-    address: Annotated[str, AfterValidator(_job_server)] | None = None
+    address: Annotated[str, AfterValidator(job_server)] | None = None
     storage: Annotated[str, AfterValidator(_storage)] | None = None
     s3_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
     optuna: Annotated[str, AfterValidator(_database)] | None = None

@@ -91,9 +91,11 @@ def connected(
 def _own_sigterm() -> Iterator[None]:
     """Give the process's own way with SIGTERM back to it, in whose place joining Ray puts a bare exit."""
     own = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(own) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, own)
+    try:
+        yield
+    finally:
+        if callable(own) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
 
 
 def _slots(cpus: int, gpus: float) -> int:
