@@ -2,6 +2,7 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,9 @@ VERBS = (
     "list",
     "validate",
     "speed",
+    "submit",
+    "status",
+    "stop",
 )
 HEAVY = ("torch", "ray", "mlflow", "optuna", "pydantic", "sklearn", "plotly")
 
@@ -95,6 +99,9 @@ def test_the_flags_are_these_and_no_others() -> None:
         "validate": [],
         "speed": ["--trials", "--workers"],
         "list": [],
+        "submit": ["--follow"],
+        "status": [],
+        "stop": [],
     }
 
 
@@ -130,6 +137,24 @@ def test_an_error_is_one_message_and_the_exit_code_of_its_kind(
     assert done.exit_code == code
     assert done.stderr.startswith(said)
     assert "Traceback" not in done.output
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_also_where_ctrl_c_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's job server blocks SIGINT in what it starts, and stops it by SIGTERM."""
+
+    def terminated(*_: object, **__: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(pipeline, "inject", terminated)
+    try:
+        done = raybd("inject", "demo")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    assert done.exit_code == 130
+    assert done.stderr == "Interrupted. What was finished is kept; go on with: raybd inject demo\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,10 @@
 """What a user sees of an error: one readable message and an exit code; a traceback only with --debug."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
@@ -18,7 +23,8 @@ class Guarded(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; raises typer.Exit in place of any other exception."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -26,6 +32,30 @@ class Guarded(TyperCommand):
                 err.print_exception()
             err.print(_message(error, ctx), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which a job server, Kubernetes, Slurm or Docker ends a process, as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's handler takes both
+    """Do what Ctrl-C would do now: Tune, for one, has its own way with it.
+
+    SIGINT itself is not sent, because Ray blocks it in all that its job server starts.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(on_interrupt):
+        raise KeyboardInterrupt
+    on_interrupt(signal.SIGINT, frame)
 
 
 def _exit_code(error: BaseException) -> int:

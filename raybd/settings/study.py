@@ -14,6 +14,7 @@ from raybd.registry import BadInput, as_json, digest_of
 from raybd.scenarios import SCENARIOS, Scenario
 from raybd.search.space import Space
 from raybd.settings import components
+from raybd.settings.cluster import ClusterSettings
 from raybd.settings.sections import (
     DataSettings,
     ModelSettings,
@@ -58,6 +59,7 @@ class StudySettings(Section):
     gate: Annotated[Gate, PlainValidator(components.plain(Gate)), PlainSerializer(as_json)]
     tracking: TrackingSettings = TrackingSettings()
     resources: ResourceSettings = ResourceSettings()
+    cluster: ClusterSettings = ClusterSettings()
     packages: Annotated[tuple[str, ...], Strict(False)] = ()
 
     _folder: Path = PrivateAttr()
@@ -173,7 +175,7 @@ class StudySettings(Section):
 
     def identity(self) -> str:
         """Return a digest of what makes this study this study: all but budget, tracking and who does the work."""
-        whole = {k: v for k, v in self.resolved().items() if k != "tracking"}
+        whole = {k: v for k, v in self.resolved().items() if k not in ("tracking", "cluster")}
         whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in ("workers", "executor")}
         whole["search"] = {k: v for k, v in whole["search"].items() if k != "trials"}
         return digest_of(whole)

@@ -117,8 +117,8 @@ def _check_owner(path: Path, settings: StudySettings) -> None:
     if not isinstance(owner, dict) or owner.get("identity") != settings.identity():
         raise BadInput(
             f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
-            "search.trials, tracking, resources.workers and resources.executor must stay as it was); rename the "
-            "study or use another --runs"
+            "search.trials, tracking, cluster, resources.workers and resources.executor must stay as it was); rename "
+            "the study or use another --runs"
         )
 
 

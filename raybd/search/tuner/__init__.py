@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import os
-import time
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
-from ray.autoscaler.sdk import request_resources
 
 from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
 from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
+from raybd.search.tuner.machines import machines, requested, room
+from raybd.search.tuner.placement import Placement, actor_options, trial_resources
 from raybd.search.tuner.trials import RaySearcher, TrialActor, segments
 from raybd.search.view import SearchView
 
@@ -32,9 +34,6 @@ SEGMENT_PER_WORKER = 40
 """And at least so many for each worker: all of them start anew with every Tuner, a few at a time on one machine."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
-
-MACHINE_SECONDS = 600.0
-"""So long a search that was promised workers by an autoscaled cluster waits for the first machine."""
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning; a trial without a GPU never asks for one
@@ -56,7 +55,12 @@ def segment_for(slots: int) -> int:
 
 @contextlib.contextmanager
 def connected(
-    *, cpus_per_trial: int = 1, gpus_per_trial: float = 0, workers: int | None = None, address: str | None = None
+    *,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0,
+    workers: int | None = None,
+    address: str | None = None,
+    placement: Placement = "spread",
 ) -> Iterator["Workers"]:
     """Join the Ray cluster at `address` (or of `RAY_ADDRESS`), or the one already joined, or start one here.
 
@@ -66,6 +70,7 @@ def connected(
         workers: so many trials at once; as many as fit now by default. On a cluster that was joined, machines for so
             many are asked of its autoscaler, and used as they come.
         address: of a running cluster.
+        placement: where trials go among its machines.
 
     Raises:
         BadInput: if not even one trial fits; on a cluster that was joined for `workers`, within `MACHINE_SECONDS`.
@@ -74,61 +79,46 @@ def connected(
     with _environment(_ENVIRONMENT):
         started = not ray.is_initialized()
         if started:
-            ray.init(
-                address=address,
-                num_cpus=workers * cpus_per_trial if workers and not address else None,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _own_sigterm():
+                ray.init(
+                    address=address,
+                    num_cpus=workers * cpus_per_trial if workers and not address else None,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         try:
-            joined = bool(address) or len(_machines()) > 1
-            with _machines_for(workers if address else None, cpus_per_trial, gpus_per_trial):
+            joined = bool(address) or len(machines()) > 1
+            with requested(workers if address and started else None, cpus_per_trial, gpus_per_trial):
                 slots = _slots(cpus_per_trial, gpus_per_trial)
-                slots = workers if workers and address else min(slots, workers or slots)
-                yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=slots, joined=joined)
+                yield Workers(
+                    cpus=cpus_per_trial,
+                    gpus=gpus_per_trial,
+                    slots=workers if workers and address else min(slots, workers or slots),
+                    placement=placement,
+                    joined=joined,
+                )
         finally:
             if started:
                 ray.shutdown()
 
 
-def _machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
 @contextlib.contextmanager
-def _machines_for(workers: int | None, cpus: int, gpus: float) -> Iterator[None]:
-    """Ask the cluster's autoscaler for machines for so many trials, and wait for the first; do nothing for None."""
-    if workers is None:
-        yield
-        return
-    bundle = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    request_resources(bundles=[bundle] * workers)
+def _own_sigterm() -> Iterator[None]:
+    """Give the process's own way with SIGTERM back to it, in whose place joining Ray puts a bare exit."""
+    own = signal.getsignal(signal.SIGTERM)
     try:
-        deadline = time.monotonic() + MACHINE_SECONDS
-        while _fit(cpus, gpus) < 1 and time.monotonic() < deadline:
-            time.sleep(1)
         yield
     finally:
-        request_resources(bundles=[])
-
-
-def _fit(cpus: int, gpus: float) -> int:
-    """How many trials fit on the cluster at once, counted by node because a trial cannot span two."""
-    fits = 0
-    for has in _machines():
-        by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
-        by_cpu = int(has.get("CPU", 0) // cpus)
-        fits += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
-    return fits
+        if callable(own) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
 
 
 def _slots(cpus: int, gpus: float) -> int:
-    fits = _fit(cpus, gpus)
-    if fits < 1:
+    slots = room(cpus, gpus)
+    if slots < 1:
         raise BadInput(f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial")
-    return fits
+    return slots
 
 
 @contextlib.contextmanager
@@ -149,12 +139,14 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 class Workers:
     """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
 
-    On a cluster that was `joined` weights may be made on another machine than the driver's, and are sent to it.
+    `placement` says which machines they take first where not all are needed. On a cluster that was `joined` weights may
+    be made on another machine than the driver's, and are sent to it.
     """
 
     cpus: int
     gpus: float
     slots: int
+    placement: Placement = "spread"
     joined: bool = False
 
     def run(
@@ -197,7 +189,7 @@ class Workers:
                 stopping=stopping,
                 courier=courier,
             ),
-            {"cpu": self.cpus, "gpu": self.gpus},
+            trial_resources(self.cpus, self.gpus, self.placement),
         )
         try:
             segments(
@@ -240,4 +232,6 @@ class Workers:
         return self._spread("call", [(function, item) for item in items])
 
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
-        return spread(method, calls, actors=self.slots, cpus=self.cpus, gpus=self.gpus, **how)
+        where = actor_options(self.cpus, self.gpus, self.placement)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
+        return spread(method, calls, actors=self.slots, options=options, **how)

@@ -55,8 +55,7 @@ def spread(
     calls: Sequence[tuple[Any, ...]],
     *,
     actors: int,
-    cpus: int,
-    gpus: float,
+    options: Mapping[str, Any],
     courier: Courier | None = None,
     tell: Callable[[int, Any], None] | None = None,
     lost: Callable[[str], Any] | None = None,
@@ -67,8 +66,7 @@ def spread(
         method: its name.
         calls: the arguments of each call.
         actors: so many at once.
-        cpus: of each actor.
-        gpus: of each actor.
+        options: of each actor: what it holds, and where it goes.
         courier: brings weights to the driver from other machines.
         tell: called with index and result as each comes.
         lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
@@ -76,7 +74,7 @@ def spread(
     Raises:
         RuntimeError: if a call lost its worker too often and `lost` is None; errors in calls are raised as they are.
     """
-    kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(JobActor)
+    kind = ray.remote(**options)(JobActor)
     idle = [kind.remote(courier) for _ in range(min(actors, len(calls)))]
     waiting = list(reversed(range(len(calls))))
     attempts = [0] * len(calls)
