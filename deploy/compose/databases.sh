@@ -2,8 +2,9 @@
 # Runs once, in an empty PostgreSQL: a role for each program, which owns its databases and sees no other's.
 # psql quotes the passwords itself (:'name'), so that any character may be in them.
 set -euo pipefail
-psql --username postgres --dbname postgres --set ON_ERROR_STOP=1 \
-  --set raybd="$RAYBD_DB_PASSWORD" --set mlflow="$MLFLOW_DB_PASSWORD" <<'SQL'
+psql --username postgres --dbname postgres --set ON_ERROR_STOP=1 <<'SQL'
+\getenv raybd RAYBD_DB_PASSWORD
+\getenv mlflow MLFLOW_DB_PASSWORD
 CREATE ROLE raybd LOGIN PASSWORD :'raybd';
 CREATE ROLE mlflow LOGIN PASSWORD :'mlflow';
 CREATE DATABASE raybd OWNER raybd;
