@@ -113,7 +113,8 @@ def test_a_container_without_a_ray_node_is_not_asked_about_ray(machine: Machine,
 @pytest.fixture
 def slurm(machine: Machine) -> Machine:
     machine.program("srun", 'while [[ $1 == --* ]]; do shift; done\nexec "$@"')
-    machine.program("ray", '[ "$1" = start ] && { echo $$ >> "$LOG.pids"; exec sleep 60; }\nexit 0')
+    healthy = 'until grep -q "^ray start --head" "$LOG"; do sleep 0.05; done'
+    machine.program("ray", f'[ "$1" = start ] && {{ echo $$ >> "$LOG.pids"; exec sleep 60; }}\n{healthy}')
     machine.program("scontrol", '[ "$1" = show ] && printf "n1\\nn2\\nn3\\n"\nexit 0')
     # The program that waits until so many nodes have joined: `python - 3`.
     joined = 'until [ "$(grep -c "^ray start" "$LOG")" -ge "$2" ]; do sleep 0.05; done'
