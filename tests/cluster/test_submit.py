@@ -19,7 +19,7 @@ import pytest
 import studies
 import yaml
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef" * 4
@@ -31,14 +31,26 @@ PLANTED = {
 }
 """In the environment of whoever submits, and nowhere else."""
 
-NETS = '''"""The user's network; it needs a module of the user's own."""
+NETS = '''"""The user's network; it needs a module of the user's own, and trains slowly while a file is there."""
+
+import time
+from pathlib import Path
 
 from my_blocks import block
 from torch import nn
 
 
-def small_vgg(num_classes):
-    return nn.Sequential(block(1, 16), block(16, 32), nn.Flatten(), nn.Linear(32 * 2 * 2, num_classes))
+class SmallVGG(nn.Module):
+    def __init__(self, num_classes, brake):
+        super().__init__()
+        self.brake = brake
+        self.features = nn.Sequential(block(1, 16), block(16, 32), nn.Flatten())
+        self.classify = nn.Linear(32 * 2 * 2, num_classes)
+
+    def forward(self, x):
+        if self.training and Path(self.brake).exists():
+            time.sleep(1)
+        return self.classify(self.features(x))
 '''
 BLOCKS = '''"""Half of the user's network."""
 
@@ -48,12 +60,6 @@ from torch import nn
 def block(before, after):
     return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2))
 '''
-SPACE = {
-    **studies.SPACE,
-    "search": {**studies.SPACE["search"], "epochs": {"type": "int", "low": 60, "high": 100}},
-    "first": [{**studies.SPACE["first"][0], "epochs": 80}],
-}
-"""Its trials take seconds, so that a search can be stopped in its midst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +139,12 @@ def study(head: Head) -> Path:
     folder.mkdir()
     (folder / "my_nets.py").write_text(NETS)
     (folder / "my_blocks.py").write_text(BLOCKS)
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    (folder / "space.yaml").write_text(yaml.safe_dump(studies.SPACE))
     (folder / "notes.txt").write_text("not named by the study")
     whole = {
         **studies.STUDY,
         "name": "sent",
-        "model": {"factory": "my_nets:small_vgg", "arguments": {"num_classes": 10}},
+        "model": {"factory": "my_nets:SmallVGG", "arguments": {"num_classes": 10, "brake": str(head.folder / "brake")}},
         "search": {**studies.STUDY["search"], "trials": 10},
         "references": [],
         "resources": {"workers": 2},
@@ -149,7 +155,7 @@ def study(head: Head) -> Path:
 
 
 def wait_for_trials(head: Head, count: int) -> None:
-    """Until so many trials have ended, by the job's log: a command takes longer than a trial."""
+    """Until so many trials have ended, by the job's log."""
     log, deadline = head.folder / "ray/session_latest/logs/job-driver-raybd-sent.log", time.monotonic() + 300
     while time.monotonic() < deadline:
         said = log.read_text() if log.is_file() else ""
@@ -179,6 +185,7 @@ def test_a_study_runs_is_stopped_in_order_and_goes_on_when_it_is_submitted_again
     assert sent.returncode == 0, sent.stderr
     assert "travels  my_blocks.py, my_nets.py, space.yaml, study.yaml\n" in sent.stdout
     wait_for_trials(head, 2)
+    (head.folder / "brake").touch()  # a command takes longer than a trial
     asked = head.raybd("status", str(study)).stdout
     assert "job      raybd-sent\nstate    running\n" in asked
     assert re.search(r"^search   \d+ of 10 trials done", asked, re.MULTILINE), asked
@@ -199,6 +206,7 @@ def test_a_study_runs_is_stopped_in_order_and_goes_on_when_it_is_submitted_again
     assert {r["error"] for r in kept if r["state"] == "failed"} == {"interrupted"}, "those under way were told"
     assert json.loads(head.asked("/api/version"))["ray_version"], "the cluster itself goes on"
 
+    (head.folder / "brake").unlink()
     again = head.raybd("submit", str(study), "--follow")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "goes on  raybd-sent before it is stopped" in again.stdout
