@@ -121,6 +121,7 @@ class Hold:
         arguments = self._url.translate_connect_args(username="user", database="dbname")
         arguments |= {**CONNECTION, **self._url.query, "application_name": self._name}
         connection = psycopg.connect(**arguments, autocommit=True)
+        taken = False
         try:
             connection.execute(_SERVER_SIDE)
             # After a cut the server may still keep our own earlier connection, and the lock with it.
@@ -130,14 +131,15 @@ class Hold:
                 [self._name],
             )
             row = connection.execute("SELECT pg_try_advisory_lock(%s)", [self._lock]).fetchone()
-            if not (row and row[0]):
-                raise BadInput(
-                    f"{KEY}: another process is searching in the study '{self._study}' at {place(self._url)}; one that "
-                    "was lost with its machine is forgotten within half a minute"
-                )
-        except BaseException:
-            connection.close()
-            raise
+            taken = row is not None and bool(row[0])
+        finally:
+            if not taken:
+                connection.close()
+        if not taken:
+            raise BadInput(
+                f"{KEY}: another process is searching in the study '{self._study}' at {place(self._url)}; one that was "
+                "lost with its machine is forgotten within half a minute"
+            )
         return connection
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""How a search's study is opened, in its journal or in PostgreSQL: found, checked to be of the same search, or begun."""
+"""How a search's study is opened, in its journal or in PostgreSQL: found and checked to be the same, or begun."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +23,13 @@ DATABASE = "database.json"
 class Held(Protocol):
     """What keeps other processes from a study as long as we search in it."""
 
-    closed: bool
-    lost: bool
-    """Whether it was taken from us, so that nothing more can be written."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was let go."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was taken from us, so that nothing more can be written."""
 
     def sync(self) -> None:
         """Return when all that was written is on a disk."""
@@ -43,6 +47,11 @@ class OpenStudy:
     held: Held
     trials: int
     warm: tuple[dict[str, Any], ...]
+
+    def close(self) -> None:
+        """Let the study go."""
+        self.storage.remove_session()
+        self.held.close()
 
 
 def begun(folder: Path) -> bool:
@@ -78,15 +87,14 @@ def open_study(
             if another process is searching there; if the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    held: Held
     if storage is None:
         held, kept_in, study_name = _in_journal(folder, name, identity)
     else:
         held, kept_in, study_name = _in_database(folder, name, identity, storage)
     try:
         directions = [objective.direction for objective in objectives.values()]
-        study = optuna.create_study(
-            storage=kept_in, study_name=study_name, directions=directions, load_if_exists=True
-        )
+        study = optuna.create_study(storage=kept_in, study_name=study_name, directions=directions, load_if_exists=True)
         budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
         warmed = _warm(study, warm, folder)
         for key, value in (("identity", dict(identity)), ("trials", budget), ("warm", warmed)):
@@ -95,6 +103,7 @@ def open_study(
         if storage is not None:
             _remember(folder, name, identity, study_name, storage)
     except BaseException:
+        kept_in.remove_session()
         held.close()
         raise
     return OpenStudy(study=study, storage=kept_in, held=held, trials=budget, warm=tuple(warmed))
@@ -117,15 +126,13 @@ def _in_journal(folder: Path, name: str, identity: Mapping[str, Any]) -> tuple[H
         raise
 
 
-def _in_database(
-    folder: Path, name: str, identity: Mapping[str, Any], storage: str
-) -> tuple[Hold, BaseStorage, str]:
+def _in_database(folder: Path, name: str, identity: Mapping[str, Any], storage: str) -> tuple[Hold, BaseStorage, str]:
     """A study whose folder was lost with its machine is found again by what it searches: name and identity."""
     url = database_url(storage)
     if (folder / JOURNAL).is_file():
         raise BadInput(f"{folder}: this search is kept in its journal; go on without {KEY}, or use another --runs")
-    known = read_json(folder / DATABASE) if (folder / DATABASE).is_file() else None
-    if known is not None:
+    known = read_json(folder / DATABASE) if (folder / DATABASE).is_file() else {}
+    if known:
         if known["name"] != name:
             raise BadInput(f"{folder}: holds the study '{known['name']}', not '{name}'")
         _check_identity(known["identity"], identity, folder)
@@ -134,14 +141,17 @@ def _in_database(
     held.take()
     try:
         kept_in = PatientStorage(url, held)
-        if known is not None and study not in {found.study_name for found in kept_in.get_all_studies()}:
-            raise BadInput(
-                f"{folder}: its search began in PostgreSQL at {known['database']}, and {place(url)} does not hold the "
-                f"study '{study}'; name that database, restore it, or use another --runs for a new search"
-            )
+        found = not known or kept_in.holds(study)
     except BaseException:
         held.close()
         raise
+    if not found:
+        kept_in.remove_session()
+        held.close()
+        raise BadInput(
+            f"{folder}: its search began in PostgreSQL at {known['database']}, and {place(url)} does not hold "
+            f"the study '{study}'; name that database, restore it, or use another --runs for a new search"
+        )
     return held, kept_in, study
 
 

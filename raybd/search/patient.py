@@ -1,13 +1,14 @@
 """Optuna's storage in PostgreSQL, which repeats what a database that restarts did not take, without doing it twice."""
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeVar
 
-import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -26,17 +27,20 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class PatientStorage(BaseStorage):
-    """A storage whose calls outlast a restart of the database; only the holder of the study may write to it.
+    """A study's storage whose writes outlast a restart of the database.
 
-    What a call wrote although its answer was lost is found again when the call is repeated: nobody else writes.
+    Only the holder of a study writes to it. So it is read once, and from memory from then on; and what a call wrote
+    although its answer was lost is found when the call is repeated. Trials go by their numbers here.
     """
 
     def __init__(self, url: URL, hold: Hold, *, patience: float = PATIENCE) -> None:
         self._hold = hold
         self._place = place(url)
         self._patience = patience
-        self._trials: dict[int, int] = {}  # how many trials each study has
-        self._inner = optuna.storages.get_storage(_tables(url, hold))
+        self._tables = _tables(url, hold)
+        self._memory = InMemoryStorage()
+        self._study = -1
+        self._ids: dict[int, int] = {}  # what the tables call a trial
 
     def _patiently(self, call: Callable[[], T], again: Callable[[], T] | None = None) -> T:
         """Return what `call` returns, or, where it was tried before, what `again` does.
@@ -66,109 +70,150 @@ class PatientStorage(BaseStorage):
             time.sleep(pause)
             pause, attempt = min(2 * pause, LONGEST_PAUSE), again or call
 
+    def holds(self, study_name: str) -> bool:
+        """Whether the database has this study."""
+        return study_name in [study.study_name for study in self._patiently(self._tables.get_all_studies)]
+
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """See `BaseStorage`; a study of that name that is already there raises `DuplicatedStudyError`."""
-        return self._patiently(lambda: self._inner.create_new_study(directions, study_name))
+        """Return the study of this name, made if need be; the storage is of no other study from now on."""
+        assert study_name is not None
+        with contextlib.suppress(DuplicatedStudyError):  # begun earlier, or just now without an answer
+            self._patiently(lambda: self._tables.create_new_study(directions, study_name))
+        self._study = self._patiently(lambda: self._tables.get_study_id_from_name(study_name))
+        study = self._memory.create_new_study(directions, study_name)
+        for key, value in self._patiently(lambda: self._tables.get_study_user_attrs(self._study)).items():
+            self._memory.set_study_user_attr(study, key, _plain(value))
+        for key, value in self._patiently(lambda: self._tables.get_study_system_attrs(self._study)).items():
+            self._memory.set_study_system_attr(study, key, _plain(value))
+        for trial in self._patiently(lambda: self._tables.get_all_trials(self._study, deepcopy=False)):
+            self._memory.create_new_trial(study, trial)
+        return study
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See `BaseStorage`."""
-        if study_id not in self._trials:
-            self._trials[study_id] = self.get_n_trials(study_id)
-        number = self._trials[study_id]
+        number = self._memory.get_n_trials(study_id)
 
         def create() -> int:
-            return self._inner.create_new_trial(study_id, template_trial)
+            return self._tables.create_new_trial(self._study, template_trial)
 
         def find_or_create() -> int:
-            if self._inner.get_n_trials(study_id) > number:
-                return self._inner.get_trial_id_from_study_id_trial_number(study_id, number)
-            return create()
+            try:
+                return self._tables.get_trial_id_from_study_id_trial_number(self._study, number)
+            except KeyError:
+                return create()
 
-        trial_id = self._patiently(create, find_or_create)
-        self._trials[study_id] += 1
-        return trial_id
+        self._ids[number] = self._patiently(create, find_or_create)
+        return self._memory.create_new_trial(study_id, template_trial)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See `BaseStorage`."""
+        row = self._row(trial_id)
 
         def change() -> bool:
-            return self._inner.set_trial_state_values(trial_id, state, values)
+            return self._tables.set_trial_state_values(row, state, values)
 
         def change_unless_changed() -> bool:
-            try:
-                return change() or self._inner.get_trial(trial_id).state == state
-            except UpdateFinishedTrialError:
-                return True
+            return self._tables.get_trial(row).state == state or change()
 
-        return self._patiently(change, change_unless_changed)
+        return self._patiently(change, change_unless_changed) and self._memory.set_trial_state_values(
+            trial_id, state, values
+        )
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """See `BaseStorage`; a value that is already there stays."""
-        self._patiently(lambda: self._inner.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+        """See `BaseStorage`."""
+        row = self._row(trial_id)  # a value that is already there stays
+        self._patiently(lambda: self._tables.set_trial_param(row, param_name, param_value_internal, distribution))
+        self._memory.set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
+        row = self._row(trial_id)
+        self._patiently(lambda: self._tables.set_trial_user_attr(row, key, value))
+        self._memory.set_trial_user_attr(trial_id, key, _plain(value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
+        row = self._row(trial_id)
+        self._patiently(lambda: self._tables.set_trial_system_attr(row, key, value))
+        self._memory.set_trial_system_attr(trial_id, key, _plain(value))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value))
+        row = self._row(trial_id)
+        self._patiently(lambda: self._tables.set_trial_intermediate_value(row, step, intermediate_value))
+        self._memory.set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.set_study_user_attr(study_id, key, value))
+        self._patiently(lambda: self._tables.set_study_user_attr(self._study, key, value))
+        self._memory.set_study_user_attr(study_id, key, _plain(value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.set_study_system_attr(study_id, key, value))
+        self._patiently(lambda: self._tables.set_study_system_attr(self._study, key, value))
+        self._memory.set_study_system_attr(study_id, key, _plain(value))
 
     def delete_study(self, study_id: int) -> None:
         """See `BaseStorage`."""
-        self._patiently(lambda: self._inner.delete_study(study_id))
+        self._patiently(lambda: self._tables.delete_study(self._study))
+        self._memory.delete_study(study_id)
+
+    def remove_session(self) -> None:
+        """Close the connections to the database."""
+        self._tables.remove_session()
+        self._tables.engine.dispose()
+
+    def _row(self, number: int) -> int:
+        if number not in self._ids:
+            self._ids[number] = self._patiently(
+                lambda: self._tables.get_trial_id_from_study_id_trial_number(self._study, number)
+            )
+        return self._ids[number]
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_study_id_from_name(study_name))
+        return self._memory.get_study_id_from_name(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_study_name_from_id(study_id))
+        return self._memory.get_study_name_from_id(study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_study_directions(study_id))
+        return self._memory.get_study_directions(study_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_study_user_attrs(study_id))
+        return self._memory.get_study_user_attrs(study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_study_system_attrs(study_id))
+        return self._memory.get_study_system_attrs(study_id)
 
     def get_all_studies(self) -> list[Any]:
-        """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_all_studies())
+        """See `BaseStorage`; the one study that was opened."""
+        return self._memory.get_all_studies()
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_trial(trial_id))
+        return self._memory.get_trial(trial_id)
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_trial_id_from_study_id_trial_number(study_id, trial_number))
+        return self._memory.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """See `BaseStorage`."""
-        return self._patiently(lambda: self._inner.get_all_trials(study_id, deepcopy, states))
+        return self._memory.get_all_trials(study_id, deepcopy, states)
+
+
+def _plain(value: Any) -> Any:
+    """What a value is when it is read back."""
+    return json.loads(json.dumps(value))
 
 
 def _tables(url: URL, hold: Hold) -> RDBStorage:
@@ -181,7 +226,9 @@ def _tables(url: URL, hold: Hold) -> RDBStorage:
             )
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         cause = error.__cause__ or error
-        raise BadInput(f"{KEY}: PostgreSQL at {place(url)} is not fit for Optuna's tables ({explain(cause)})") from error
+        raise BadInput(
+            f"{KEY}: PostgreSQL at {place(url)} is not fit for Optuna's tables ({explain(cause)})"
+        ) from error
     event.listen(tables.engine, "handle_error", _dropped)
     return tables
 

@@ -60,6 +60,7 @@ class OptunaDecider:
         self._study = opened.study
         self._storage = opened.storage
         self._held = opened.held
+        self._let_go = opened.close
         self._space = space
         self._limits = limits
         self._sampler = sampler
@@ -140,7 +141,7 @@ class OptunaDecider:
         try:
             decider._recover()
         except BaseException:
-            opened.held.close()
+            opened.close()
             raise
         return decider
 
@@ -158,7 +159,7 @@ class OptunaDecider:
             if not self._held.lost:  # else whoever opens the study next tells it
                 self._end_running("interrupted")
         finally:
-            self._held.close()
+            self._let_go()
 
     @property
     def finished(self) -> bool:

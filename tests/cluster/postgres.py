@@ -59,6 +59,7 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._data = self._folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        self._made = 0
         self.password = secrets.token_hex(16)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -84,6 +85,11 @@ class Postgres:
         with self.connection() as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
+
+    def fresh_database(self) -> str:
+        """Make a database that no other test has; return its address."""
+        self._made += 1
+        return self.database(f"d{self._made}")
 
     def connection(self, database: str = "postgres") -> psycopg.Connection:
         """Return a connection of our own, which commits each statement."""
