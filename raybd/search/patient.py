@@ -33,10 +33,9 @@ class PatientStorage(BaseStorage):
     although its answer was lost is found when the call is repeated. Trials go by their numbers here.
     """
 
-    def __init__(self, url: URL, hold: Hold, *, patience: float = PATIENCE) -> None:
+    def __init__(self, url: URL, hold: Hold) -> None:
         self._hold = hold
         self._place = place(url)
-        self._patience = patience
         self._tables = _tables(url, hold)
         self._memory = InMemoryStorage()
         self._study = -1
@@ -57,11 +56,11 @@ class PatientStorage(BaseStorage):
                 self._hold.check()
                 return attempt()
             except Dropped as error:
-                deadline = deadline or time.monotonic() + self._patience
+                deadline = deadline or time.monotonic() + PATIENCE
                 if time.monotonic() + pause > deadline:
                     self._hold.lost = True
                     raise DatabaseDown(
-                        f"{KEY}: PostgreSQL at {self._place} has not answered for {self._patience:.0f} s "
+                        f"{KEY}: PostgreSQL at {self._place} has not answered for {PATIENCE:.0f} s "
                         f"({explain(error)}); start the same command again when it does, nothing is lost"
                     ) from error
             except BadInput:

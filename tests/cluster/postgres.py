@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -59,6 +60,8 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._data = self._folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        # To Linux the parent is a thread, whose end ends the server: not one that a test starts it in.
+        self._parent = ThreadPoolExecutor(max_workers=1)
         self._made = 0
         self.password = secrets.token_hex(16)
         with socket.socket() as probe:
@@ -101,13 +104,14 @@ class Postgres:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with (self._folder / "log").open("ab") as log:
-                self._process = subprocess.Popen(
+                self._process = self._parent.submit(
+                    subprocess.Popen,
                     [*self._as_user("--pdeathsig", "QUIT"), str(self._bin / "postgres"), "-D", str(self._data)],
                     stdout=log,
                     stderr=log,
                     cwd=self._folder,
                     start_new_session=True,
-                )
+                ).result()
             while self._process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(psycopg.OperationalError), self.connection():
                     return
@@ -133,6 +137,7 @@ class Postgres:
         """Stop the server and remove all it had."""
         if self._process is not None:
             self.stop(immediate=True)
+        self._parent.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self, number: int) -> None:

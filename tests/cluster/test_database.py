@@ -105,7 +105,7 @@ def test_an_answer_that_is_lost_changes_nothing(home, undisturbed, monkeypatch, 
     with home.open(trials=12) as decider:
         drive(decider)
         assert facts(decider.records()) == undisturbed
-    assert len(calls) > 12
+    assert len(calls) >= 12
     assert [trial.state.name for trial in home.study().trials] == ["COMPLETE"] * 12
 
 
