@@ -12,7 +12,7 @@ from typing import Any
 from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
 from raybd.registry import BadInput
-from raybd.search.opening import JOURNAL
+from raybd.search.opening import begun
 from raybd.search.records import OnProgress, OnStart, OnTrial
 from raybd.settings import StudySettings
 from raybd.stages import (
@@ -111,6 +111,7 @@ def search(
             on_progress=on_progress,
             on_start=execution.both(log.begin, on_start),
             warm_start=warm_start,
+            storage=searching.optuna_storage(settings),
         )
         log.front(study, folder.stage("search"))
     return study
@@ -280,7 +281,7 @@ def validate(settings: StudySettings) -> dict[str, Any]:
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
     """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
     folder = RunFolder.open(settings, runs, create=True)
-    if (folder.stage("search") / JOURNAL).is_file():
+    if begun(folder.stage("search")):
         raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
     draft = folder.stage(f".{word}.{os.getpid()}")
     suspect.save(draft)

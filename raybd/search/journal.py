@@ -18,6 +18,8 @@ class HeldJournal(BaseJournalBackend):
     A line written survives our death; one that is synced also survives the machine's.
     """
 
+    lost = False  # the kernel takes a lock from nobody
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._place = (0, 0)  # a line's number and where it begins

@@ -1,4 +1,4 @@
-"""The decider: an Optuna study in a journal, asked and told, that no kill and no crash can unbalance."""
+"""The decider: an Optuna study on disk, asked and told, that no kill and no crash can unbalance."""
 
 import math
 from collections import Counter, deque
@@ -59,7 +59,8 @@ class OptunaDecider:
     ) -> None:
         self._study = opened.study
         self._storage = opened.storage
-        self._journal = opened.journal
+        self._held = opened.held
+        self._let_go = opened.close
         self._space = space
         self._limits = limits
         self._sampler = sampler
@@ -94,13 +95,14 @@ class OptunaDecider:
         extend: int = 0,
         objectives: Mapping[str, Objective] = OBJECTIVES,
         warm: Sequence[Mapping[str, Any]] = (),
+        storage: str | None = None,
     ) -> Self:
         """Return the decider of the study in `folder`, begun or resumed.
 
         Trials of a resumed study that nobody owns any more are told what they came to, or FAIL and repeated.
 
         Args:
-            folder: where the journal lies; made if need be.
+            folder: of the search; made if need be.
             name: of the study.
             space: what may be proposed.
             limits: what makes a trial feasible.
@@ -111,10 +113,12 @@ class OptunaDecider:
             extend: so many more than the budget.
             objectives: the figures to steer by.
             warm: settings to try after the space's own first ones; a resumed study has its own.
+            storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
 
         Raises:
             BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
-                else or with another warm start, which is left as it was; if another process is searching there.
+                else or with another warm start, which is left as it was; if another process is searching there;
+                if the database does not answer.
         """
         _check_budget(trials, extend, sampler)
         identity = {
@@ -133,12 +137,13 @@ class OptunaDecider:
             trials=trials,
             extend=extend,
             warm=warm,
+            storage=storage,
         )
         decider = cls(opened, space=space, limits=limits, sampler=sampler, seed=seed, objectives=objectives)
         try:
             decider._recover()
         except BaseException:
-            opened.journal.close()
+            opened.close()
             raise
         return decider
 
@@ -150,10 +155,13 @@ class OptunaDecider:
 
     def close(self) -> None:
         """Tell what is still running FAIL, so that nothing stays RUNNING, and let others open the study."""
-        if not self._journal.closed:
-            for number in list(self._running):
-                self._end(number, Outcome.failed("interrupted"), interrupted=True)
-            self._journal.close()
+        if self._held.closed:
+            return
+        try:
+            if not self._held.lost:  # else whoever opens the study next tells it
+                self._end_running("interrupted")
+        finally:
+            self._let_go()
 
     @property
     def finished(self) -> bool:
@@ -190,7 +198,7 @@ class OptunaDecider:
             trial.set_user_attr("proposal", proposal)
         if ticket:
             trial.set_user_attr("ray_trial_id", ticket)
-        self._journal.sync()
+        self._held.sync()
         self._draws = max(self._draws, proposal["draw"] + 1)
         self._running[trial.number] = trial
         setting = proposal["setting"]
@@ -246,7 +254,7 @@ class OptunaDecider:
         complete = outcome.state == "complete"
         values = [outcome.objectives[name] for name in self._objectives] if complete else None
         self._study.tell(number, values, state=_STATES[outcome.state])
-        self._journal.sync()
+        self._held.sync()
         self._running.pop(number, None)
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
@@ -311,12 +319,16 @@ class OptunaDecider:
         for draw, trial in sorted(last.items()):
             if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
                 self._repeats.append(trial.user_attrs["proposal"])
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            record = self._end(trial.number, Outcome.failed("interrupted: its driver was lost"), interrupted=True)
-            if record is not None and record.state != "failed":  # a kill came when its end was half told
-                self._rungs.restore(trial.number, trial.user_attrs)
+        self._end_running("interrupted: its driver was lost")
         self._repeats = deque(sorted(self._repeats, key=lambda proposal: int(proposal["draw"])))
         self._given_up.clear()
+
+    def _end_running(self, why: str) -> None:
+        """End what the study says is running, which may be more than we know: an `ask` that was cut short left it."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = self._end(trial.number, Outcome.failed(why), interrupted=True)
+            if record is not None and record.state != "failed":  # its end was half told
+                self._rungs.restore(trial.number, trial.user_attrs)
 
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])

@@ -31,6 +31,16 @@ class SearchLog:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._under_way: list[Future[None]] = []
 
+    @property
+    def backlog(self) -> int:
+        """How many trials have ended and are not yet written."""
+        return sum(not written.done() for written in self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """How many records lie in the outbox."""
+        return self._tracker.waiting
+
     def __enter__(self) -> Self:
         return self
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_json, write_json
-from raybd.search.opening import JOURNAL
+from raybd.search.opening import begun
 from raybd.search.records import (
     Job,
     OnProgress,
@@ -72,16 +72,21 @@ def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int |
     Raises:
         BadInput: in words, with what to type instead.
     """
-    begun = (folder / JOURNAL).is_file()
-    if begun and not resume and extend is None:
+    found = begun(folder)
+    if found and not resume and extend is None:
         raise BadInput(f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N")
-    if extend is not None and not begun:
+    if extend is not None and not found:
         raise BadInput(f"{folder}: there is no search to extend yet; `raybd search STUDY.yaml` begins one")
     for name, value in (("--trials", trials), ("--trials +N", extend)):
         if value is not None and value < 1:
             raise BadInput(f"{name}: expected at least 1, got {value}")
     if trials is not None and (folder / CARD).is_file() and trials < Study.load(folder).trials:
         raise BadInput(f"--trials: this search's budget is {Study.load(folder).trials} already, got {trials}")
+
+
+def optuna_storage(settings: StudySettings) -> str | None:
+    """Return the address of the PostgreSQL that keeps the study; None if the run folder's journal does."""
+    return settings.cluster.optuna
 
 
 def search(
@@ -96,6 +101,7 @@ def search(
     on_progress: OnProgress | None,
     on_start: OnStart | None,
     warm_start: Sequence[Path] = (),
+    storage: str | None = None,
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -110,6 +116,7 @@ def search(
         on_progress: called with a trial's number and its latest stretch of training.
         on_start: called with the budget and the trials that ended before.
         warm_start: run folders of earlier searches whose best settings come first.
+        storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -127,6 +134,7 @@ def search(
         seed=settings.search.seed,
         extend=extend,
         warm=warm_settings(warm_start, space, settings.gate),
+        storage=storage,
     )
     try:
         discard_weights(folder / "trials", decider.records())  # what a kill left
