@@ -4,11 +4,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from optuna.storages.journal import BaseJournalBackend
 
+from raybd.files import append_whole
 from raybd.registry import BadInput
 
 
@@ -18,7 +20,7 @@ class HeldJournal(BaseJournalBackend):
     A line written survives our death; one that is synced also survives the machine's.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
         self._place = (0, 0)  # a line's number and where it begins
 
@@ -31,7 +33,7 @@ class HeldJournal(BaseJournalBackend):
         Raises:
             BadInput: if another process holds it.
         """
-        file = path.open("ab+")
+        file = path.open("ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -47,8 +49,7 @@ class HeldJournal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append a line for each log."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._file.write(lines.encode())
-        self._file.flush()
+        append_whole(self._file, lines.encode())
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the logs from a number on."""
@@ -72,8 +73,10 @@ class HeldJournal(BaseJournalBackend):
     def close(self) -> None:
         """Let the journal go."""
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
 
 def _whole_lines(content: bytes) -> int:

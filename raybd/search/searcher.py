@@ -148,9 +148,12 @@ class OptunaDecider:
 
     def close(self) -> None:
         """Tell what is still running FAIL, so that nothing stays RUNNING, and let others open the study."""
-        if not self._journal.closed:
+        if self._journal.closed:
+            return
+        try:
             for number in list(self._running):
                 self._end(number, Outcome.failed("interrupted"), interrupted=True)
+        finally:  # a full disk takes no word; whoever opens the study next says it
             self._journal.close()
 
     @property

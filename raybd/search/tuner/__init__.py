@@ -43,7 +43,12 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def connected(
-    *, cpus_per_trial: int = 1, gpus_per_trial: float = 0, workers: int | None = None, address: str | None = None
+    *,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0,
+    workers: int | None = None,
+    address: str | None = None,
+    patience: float | None = None,
 ) -> Iterator["Workers"]:
     """Join the Ray cluster at `address` (or of `RAY_ADDRESS`), or the one already joined, or start one here.
 
@@ -52,6 +57,7 @@ def connected(
         gpus_per_trial: GPUs each trial holds; a fraction shares one.
         workers: so many trials at once; as many as fit by default.
         address: of a running cluster.
+        patience: seconds for which a worker may show nothing before it is taken as hung; for ever by default.
 
     Raises:
         BadInput: if not even one trial fits.
@@ -69,7 +75,9 @@ def connected(
             )
         try:
             slots = _slots(cpus_per_trial, gpus_per_trial)
-            yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots))
+            yield Workers(
+                cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots), patience=patience
+            )
         finally:
             if started:
                 ray.shutdown()
@@ -105,11 +113,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs."""
+    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
+
+    Who shows nothing for `patience` seconds is taken as hung.
+    """
 
     cpus: int
     gpus: float
     slots: int
+    patience: float | None = None
 
     def run(
         self,
@@ -157,7 +169,7 @@ class Workers:
                 searcher = RaySearcher(
                     decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment
                 )
-                if fit(trainable, searcher, storage, self.slots):
+                if fit(trainable, searcher, storage, self.slots, self.patience):
                     raise KeyboardInterrupt
                 searcher.settle()
         finally:
@@ -183,4 +195,5 @@ class Workers:
         return self._spread("call", [(function, item) for item in items])
 
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
-        return spread(method, calls, actors=self.slots, cpus=self.cpus, gpus=self.gpus, **how)
+        shared: dict[str, Any] = {"cpus": self.cpus, "gpus": self.gpus, "patience": self.patience}
+        return spread(method, calls, actors=self.slots, **shared, **how)
