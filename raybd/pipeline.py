@@ -190,6 +190,8 @@ def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
 def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
     """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
     folder, suspect = _opened(settings, runs)
+    if folder.has("select"):
+        Candidate.load(folder.stage("select"))  # its weights go to MLflow with the page
     page = reporting.write(settings, suspect, folder)
     recording.finish(settings, suspect, folder, page)
     return page
