@@ -13,6 +13,9 @@ from optuna.storages.journal import BaseJournalBackend
 from raybd.files import append_whole
 from raybd.registry import BadInput
 
+_LINE = b'{"op_code":'
+"""Begins every line that Optuna writes."""
+
 
 class HeldJournal(BaseJournalBackend):
     """Optuna's journal file, without its lock and with a sync where we say, not after each of a dozen lines.
@@ -31,7 +34,7 @@ class HeldJournal(BaseJournalBackend):
         A last line that a kill left half-written is cut off.
 
         Raises:
-            BadInput: if another process holds it.
+            BadInput: if another process holds it, or it ends in what no kill can have left; it is left as it was.
         """
         file = path.open("ab+", buffering=0)
         try:
@@ -42,6 +45,9 @@ class HeldJournal(BaseJournalBackend):
         file.seek(0)
         content = file.read()
         whole = _whole_lines(content)
+        if not _half_written(content[whole:]):
+            file.close()
+            raise BadInput(f"{path}: its end is none of a journal of a search; the file was changed, and is left so")
         if whole < len(content):
             file.truncate(whole)
         return cls(file)
@@ -90,3 +96,8 @@ def _whole_lines(content: bytes) -> int:
     except ValueError:
         return start
     return end
+
+
+def _half_written(rest: bytes) -> bool:
+    """Whether what follows the whole lines may be the beginning of another: of its text, or of the room made for it."""
+    return rest.startswith(_LINE[: len(rest)]) or not rest.strip(b"\0")

@@ -14,7 +14,7 @@ import yaml
 
 from raybd.artifacts import CARD, Assessment, Study
 from raybd.files import write_whole
-from raybd.registry import BadInput, read_card, read_json, revive, write_json
+from raybd.registry import BadInput, read_card, revive, write_json
 from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
 
@@ -143,8 +143,7 @@ def load_study(folder: Path) -> Study:
 
 
 def _check_owner(path: Path, settings: StudySettings) -> None:
-    owner = read_json(path / STUDY)
-    if not isinstance(owner, dict) or owner.get("identity") != settings.identity():
+    if read_card(path / STUDY, "identity")["identity"] != settings.identity():
         raise BadInput(
             f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
             "search.trials, tracking, resources.workers, .executor and .trial_timeout_s must stay as it was); "

@@ -110,6 +110,7 @@ def search(
         seed=settings.search.seed,
         extend=extend,
         warm=warm_settings(warm_start, space, settings.gate),
+        known=[record["number"] for record in load_study(folder).records] if (folder / CARD).is_file() else (),
     )
     try:
         discard_weights(folder / "trials", decider.records())  # what a kill left

@@ -30,6 +30,8 @@ class Sender:
         self._kept_uri = None if uri is None else self.uri
         self._run_dir, self._study = run_dir, study
         self._state_path = run_dir / "tracking.json"
+        if self._state_path.exists():
+            read_state(run_dir)  # damaged, it is found before the work, not after
         self._outbox = Outbox(run_dir)
         self._delivery: Delivery | None = None
         self._run_key = ""

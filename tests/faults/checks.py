@@ -1,4 +1,4 @@
-"""What must hold of every run folder once the fault is lifted and the search resumed: `settled`, for every fault test."""
+"""What must hold of a run folder once its fault is lifted and the search resumed: `settled`, for every fault test."""
 
 import json
 from collections import Counter
@@ -93,7 +93,7 @@ def _tracked_once(run: Path, searched: dict[str, Any]) -> None:
 
 def _registered_once(run: Path, client: Any, run_key: str, card: dict[str, Any]) -> None:
     ours = [v for v in client.search_model_versions(f"name = '{card['name']}'") if v.tags["raybd.run"] == run_key]
-    assert [v.version for v in ours] == ([card["version"]] if card["promoted"] else [])
+    assert [str(v.version) for v in ours] == ([card["version"]] if card["promoted"] else [])
     if card["promoted"]:
         (version,) = ours
         assert client.get_model_version_by_alias(card["name"], card["alias"]).version == version.version

@@ -70,7 +70,7 @@ def test_a_damaged_file_is_refused_with_exit_2_and_left_as_it_was(
     file.write_bytes(damage(file.read_bytes()))
     before = _state(home)
     done = raybd(home, verb)
-    assert done.exit_code == 2, (done.output, done.exception.__context__)
+    assert done.exit_code == 2, done.output
     assert file.name in done.stderr
     assert _state(home) == before
 
@@ -122,3 +122,16 @@ def test_a_last_line_written_by_half_survives(searched: Home, tmp_path: Path) ->
         pipeline.search(home.settings(search={"trials": 4}), runs=home.runs, resume=True)
         settled(home.run)
         assert figures(home.run) == figures(searched.run)
+
+
+def test_a_journal_that_lost_trials_is_refused(searched: Home, tmp_path: Path) -> None:
+    """Cut at the end of a line it is a good journal, only not that of the search whose card lies beside it."""
+    home = Home(Path(shutil.copytree(searched.folder, tmp_path / "home")))
+    lines = home.journal.read_bytes().splitlines(keepends=True)
+    for kept in (0, len(lines) // 2):
+        home.journal.write_bytes(b"".join(lines[:kept]))
+        before = (home.run / "search" / "card.json").read_bytes()
+        done = raybd(home, "search")
+        assert done.exit_code == 2, done.output
+        assert "no longer holds trial" in done.stderr
+        assert (home.run / "search" / "card.json").read_bytes() == before

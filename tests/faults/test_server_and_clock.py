@@ -79,7 +79,7 @@ def test_a_promotion_killed_on_its_way_is_finished_by_the_same_command(home: Hom
     done = home.raybd("promote")
     assert done.returncode == 0, done.stderr
     settled(home.run)
-    assert [v.version for v in client.search_model_versions("name = 'tiny'")] == [home.card("promote")["version"]]
+    assert [str(v.version) for v in client.search_model_versions("name = 'tiny'")] == [home.card("promote")["version"]]
 
 
 def test_a_clock_set_back_leaves_order_and_durations_sane(
