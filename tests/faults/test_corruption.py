@@ -81,6 +81,7 @@ def _state(home: Home) -> dict[str, bytes]:
     return {str(p.relative_to(home.run)): p.read_bytes() for p in kept}
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", ["outcome.json", WEIGHTS])
 def test_a_damaged_training_of_a_stage_that_was_killed_is_refused(
     searched: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

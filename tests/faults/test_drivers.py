@@ -68,6 +68,7 @@ def refused_in_a_thread(act: Callable[[], object]) -> str:
     return "".join(told)
 
 
+@pytest.mark.cluster
 def test_a_second_driver_is_refused_at_every_stage_and_a_sync_is_not(home: Home) -> None:
     settings = home.settings(search={"trials": 1})
     refused: dict[str, dict[str, str]] = {}

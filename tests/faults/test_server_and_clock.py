@@ -82,6 +82,7 @@ def test_a_promotion_killed_on_its_way_is_finished_by_the_same_command(home: Hom
     assert [str(v.version) for v in client.search_model_versions("name = 'tiny'")] == [home.card("promote")["version"]]
 
 
+@pytest.mark.cluster
 def test_a_clock_set_back_leaves_order_and_durations_sane(
     home: Home, searched: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from raybd.settings import StudySettings
 from tests.faults.checks import figures, front, settled
 from tests.faults.homes import Home
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 
 @pytest.fixture(scope="module")
