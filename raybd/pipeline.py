@@ -26,8 +26,9 @@ from raybd.stages import (
     selecting,
     suspects,
 )
+from raybd.stages.holding import keeping, take
 from raybd.stages.jobs import OnDone
-from raybd.stages.run_folder import RunFolder
+from raybd.stages.run_folder import RunFolder, load_study
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
@@ -36,6 +37,7 @@ RUNS = Path("runs")
 OnStage = Callable[[str], None]
 
 
+@keeping()
 def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Train a suspect with a backdoor of our own, and its never-poisoned twin, into `runs/NAME/inject`.
 
@@ -46,11 +48,13 @@ def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTrainin
     """
     if not settings.injects:
         raise BadInput("inject: this study brings its own suspect; use `raybd adopt`")
+    _taken(settings, runs)
     ready = preparation.bench(settings)
     suspect = suspects.injected(settings, ready, suspects.workshop(settings, ready, on_training))
     return _settled(settings, suspect, "inject", runs)
 
 
+@keeping()
 def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
 
@@ -61,6 +65,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining
     """
     if settings.suspect is None:
         raise BadInput("adopt: this study plants its own backdoor; use `raybd inject`")
+    _taken(settings, runs)
     ready = preparation.bench(settings)
     with tempfile.TemporaryDirectory() as scratch:
         weights, origin = preparation.weights_file(settings, Path(scratch))
@@ -68,6 +73,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining
     return _settled(settings, suspect, "adopt", runs)
 
 
+@keeping()
 def search(
     settings: StudySettings,
     *,
@@ -117,6 +123,7 @@ def search(
     return study
 
 
+@keeping()
 def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Candidate:
     """Pick the best settings of the search, confirm them with fresh seeds, and keep the weights that will ship.
 
@@ -126,12 +133,13 @@ def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
         NothingFeasible: if no setting meets the gate on selection, or none does again with fresh seeds.
     """
     folder, suspect = _opened(settings, runs)
-    study = Study.load(folder.require("search"))
+    study = load_study(folder.require("search"))
     executor = execution.executor(settings, suspect)
     home = folder.stage("select")
     return selecting.select(settings, suspect, study, folder=home, executor=executor, on_done=on_done)
 
 
+@keeping()
 def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Assessment:
     """Measure suspect, references and candidate on the test split, with the sequela; `on_done` is as for `select`."""
     folder, suspect = _opened(settings, runs)
@@ -150,6 +158,7 @@ def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
     return assessment.save(folder.stage("assess"))
 
 
+@keeping()
 def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
     """Register the candidate and move the alias to it, if the gate lets it pass.
 
@@ -166,6 +175,7 @@ def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
     return card
 
 
+@keeping()
 def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
     """Give the alias back to the version that held it before.
 
@@ -173,12 +183,16 @@ def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
         BadInput: if nothing held it before, or MLflow does not answer.
     """
     folder = RunFolder.open(settings, runs, create=False)
+    take(folder.path)
     return promoting.rollback(settings, folder)
 
 
+@keeping()
 def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
     """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
     folder, suspect = _opened(settings, runs)
+    if folder.has("select"):
+        Candidate.load(folder.stage("select"))  # its weights go to MLflow with the page
     page = reporting.write(settings, suspect, folder)
     recording.finish(settings, suspect, folder, page)
     return page
@@ -190,6 +204,7 @@ def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
     return tracking.sync(folder.path, settings.tracking.uri, base=settings.folder)
 
 
+@keeping()
 def run(
     settings: StudySettings,
     *,
@@ -221,6 +236,7 @@ def run(
         NothingFeasible, GateRefused, Unreachable: after the report is written.
         BadInput: whatever the user got wrong.
     """
+    _taken(settings, runs)
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
         bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs, on_training=on_training),
@@ -281,8 +297,11 @@ def validate(settings: StudySettings) -> dict[str, Any]:
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
     """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
     folder = RunFolder.open(settings, runs, create=True)
+    take(folder.path)
     if begun(folder.stage("search")):
         raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
+    for abandoned in folder.path.glob(f".{word}.*"):  # a kill left it
+        shutil.rmtree(abandoned)
     draft = folder.stage(f".{word}.{os.getpid()}")
     suspect.save(draft)
     shutil.rmtree(folder.stage(word), ignore_errors=True)
@@ -290,9 +309,16 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
     return Suspect.load(folder.stage(word), suspect.bench)
 
 
+def _taken(settings: StudySettings, runs: Path) -> None:
+    """Hold the run folder where there is one: who comes too late learns it before the work, not after."""
+    if (runs / settings.name).exists():
+        take(RunFolder.open(settings, runs, create=False).path)
+
+
 def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
     """The run folder of a study and the suspect in it."""
     folder = RunFolder.open(settings, runs, create=False)
+    take(folder.path)
     home = folder.suspect
     return folder, Suspect.load(home, preparation.bench(settings, home))
 
@@ -303,7 +329,7 @@ def _done(settings: StudySettings, runs: Path, word: str) -> bool:
         return False
     folder = RunFolder.open(settings, runs, create=False)
     if word == "search" and folder.has(word):
-        study = Study.load(folder.stage(word))
+        study = load_study(folder.stage(word))
         counted = [record for record in study.records if record["state"] != "failed"]
         return len(counted) >= max(study.trials, settings.search.trials)
     if word == "promote":

@@ -2,15 +2,17 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from raybd.files import write_whole
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
     for key in mapping:
         if key not in fields:
             raise BadInput(f"{where}: unknown key '{key}'{nearest(str(key), fields)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     values = {key: _coerced(value, hints[key], f"{where}.{key}") for key, value in mapping.items()}
     missing = [name for name, f in fields.items() if name not in values and _required(f)]
     if missing:
@@ -74,6 +76,12 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
         return cls(**values)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields: read once, because a study revives thousands of records."""
+    return typing.get_type_hints(cls)
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
@@ -156,6 +164,10 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_PLAIN: dict[Any, Any] = {bool: bool, int: int, float: int | float, str: str, Path: str}
+"""What a plain field may hold in JSON."""
+
+
 def revive(cls: Any, data: Any) -> Any:
     """Return the inverse of `as_json`: `data` as `cls`, a dataclass, an optional, a tuple, a dict or plain.
 
@@ -176,6 +188,8 @@ def revive(cls: Any, data: Any) -> Any:
     if origin is dict:
         _expect(Mapping, data, cls)
         return {k: revive(arguments[1], v) for k, v in data.items()}
+    if cls in _PLAIN and (not isinstance(data, _PLAIN[cls]) or (isinstance(data, bool) and cls is not bool)):
+        raise BadInput(f"{cls.__name__}: not readable from {data!r:.80}")
     return Path(data) if cls is Path else data
 
 
@@ -186,7 +200,7 @@ def _revived(cls: type[Any], data: Any) -> Any:
     unknown = [name for name in data if name not in fields]
     if missing or unknown:
         raise BadInput(f"{cls.__name__}: written by another version or damaged; missing {missing}, unknown {unknown}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     return cls(**{k: revive(hints[k], v) for k, v in data.items()})
 
 
@@ -207,11 +221,7 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         ValueError: if a number is not finite.
     """
-    text = json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(as_json(data), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -226,3 +236,18 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not readable as JSON ({error})") from error
+
+
+def read_card(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the mapping in `path`.
+
+    Raises:
+        BadInput: if it cannot be read or lacks one of `keys`; the file is left as it was.
+    """
+    held = read_json(path)
+    if not isinstance(held, dict):
+        raise BadInput(f"{path}: damaged; expected a mapping, got {type(held).__name__}")
+    missing = [key for key in keys if key not in held]
+    if missing:
+        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing)}")
+    return held

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 
@@ -12,7 +12,7 @@ from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import TestView
 from raybd.factories import factory_file
 from raybd.models import Architecture, Classifier
-from raybd.registry import BadInput, as_json, describe, digest_of, read_json, write_json
+from raybd.registry import BadInput, as_json, as_number, describe, digest_of, read_card, write_json
 from raybd.scenarios import Victim
 from raybd.training import Compute
 from raybd.triggers import Learned, Trigger, learnt
@@ -204,8 +204,12 @@ class Suspect:
             BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
         """
         card = read_card(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
+        if not isinstance(card["facts"], dict):
+            raise BadInput(f"{folder / CARD}: damaged; facts is no mapping")
         made = _images(folder / POISONED, card["facts"])
         changed = read_card(folder / SPLITS, "poisoned", "covers")
+        if not all(isinstance(changed[key], list) for key in ("poisoned", "covers")):
+            raise BadInput(f"{folder / SPLITS}: damaged; poisoned and covers are lists of places in the training split")
         suspect = cls(
             how=card["how"],
             bench=bench,
@@ -251,19 +255,6 @@ def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
     return made
 
 
-def read_card(path: Path, *keys: str) -> dict[str, Any]:
-    """Return the mapping in `path`.
-
-    Raises:
-        BadInput: if it cannot be read or lacks one of `keys`.
-    """
-    held = read_json(path)
-    missing = [key for key in keys if not isinstance(held, dict) or key not in held]
-    if missing:
-        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing)}")
-    return cast("dict[str, Any]", held)
-
-
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
     for key in _COMPARED:
         if old[key] != as_json(new[key]):
@@ -276,7 +267,9 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
 def test_looks(folder: Path) -> int:
     """Return how often the test split of the suspect in `folder` was looked at."""
     path = folder / LOOKS
-    return int(read_json(path)["looks"]) if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    return int(as_number(read_card(path, "looks")["looks"], where=f"{path}: looks"))
 
 
 test_looks.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test

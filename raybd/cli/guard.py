@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from raybd.cli.console import err
+from raybd.files import disk_fault
 from raybd.registry import BadInput
 
 # Click's context, whose class typer keeps to itself, is Any here.
@@ -75,14 +76,23 @@ def _message(error: BaseException, ctx: Any) -> str:
         return _interrupted(ctx)
     if code != FAULT:
         return str(error)
+    full = disk_fault(error)
+    if full is not None:
+        where = f": {full.filename}" if full.filename else ""
+        return f"{full.strerror}{where}\nWhat was finished is kept. When the disk can be written again, {_again(ctx)}"
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"{said}\nThis is a fault of raybd or of this machine. To see where: raybd --debug {ctx.info_name} ..."
 
 
 def _interrupted(ctx: Any) -> str:
-    study, runs = ctx.params.get("study"), ctx.params.get("runs")
-    if study is None:
+    if ctx.params.get("study") is None:
         return "Interrupted."
-    elsewhere = "" if str(runs) == "runs" else f" --runs {runs}"
+    return f"Interrupted. What was finished is kept; {_again(ctx)}"
+
+
+def _again(ctx: Any) -> str:
+    """How to go on, in words."""
+    study, runs = ctx.params.get("study"), ctx.params.get("runs")
+    elsewhere = "" if runs is None or str(runs) == "runs" else f" --runs {runs}"
     verb = f"search {study} --resume" if ctx.info_name == "search" else f"{ctx.info_name} {study}"
-    return f"Interrupted. What was finished is kept; go on with: raybd {verb}{elsewhere}"
+    return f"go on with: raybd {verb}{elsewhere}"

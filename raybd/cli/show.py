@@ -97,7 +97,7 @@ def outcome(run: Path) -> None:
 def waiting(run: Path) -> None:
     """Print how many records wait for a tracking server that did not answer, if any do."""
     outbox = run / "outbox.jsonl"
-    count = len(outbox.read_text(encoding="utf-8").splitlines()) if outbox.is_file() else 0
+    count = len(outbox.read_bytes().splitlines()) if outbox.is_file() else 0
     if count:
         _line(f"MLflow did not answer: {count} records wait in the run folder; `raybd sync` delivers them")
 

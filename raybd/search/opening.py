@@ -187,7 +187,7 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
         return None
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, AssertionError) as error:
+    except (ValueError, KeyError, AssertionError, TypeError, AttributeError, IndexError) as error:
         raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
     names = [study.study_name for study in storage.get_all_studies()]
     if not names:

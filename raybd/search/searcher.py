@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -96,6 +96,7 @@ class OptunaDecider:
         objectives: Mapping[str, Objective] = OBJECTIVES,
         warm: Sequence[Mapping[str, Any]] = (),
         storage: str | None = None,
+        known: Collection[int] = (),
     ) -> Self:
         """Return the decider of the study in `folder`, begun or resumed.
 
@@ -114,11 +115,12 @@ class OptunaDecider:
             objectives: the figures to steer by.
             warm: settings to try after the space's own first ones; a resumed study has its own.
             storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
+            known: trials that are known, from elsewhere, to be in the study.
 
         Raises:
             BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
-                else or with another warm start, which is left as it was; if another process is searching there;
-                if the database does not answer.
+                else or with another warm start, which is left as it was; if another process is searching there; if
+                a known trial is missing; if the database does not answer.
         """
         _check_budget(trials, extend, sampler)
         identity = {
@@ -141,6 +143,7 @@ class OptunaDecider:
         )
         decider = cls(opened, space=space, limits=limits, sampler=sampler, seed=seed, objectives=objectives)
         try:
+            decider._check_whole(known, folder)
             decider._recover()
         except BaseException:
             opened.close()
@@ -160,7 +163,7 @@ class OptunaDecider:
         try:
             if not self._held.lost:  # else whoever opens the study next tells it
                 self._end_running("interrupted")
-        finally:
+        finally:  # a full disk takes no word either
             self._let_go()
 
     @property
@@ -303,6 +306,14 @@ class OptunaDecider:
             self._repeats.append(dict(proposal))
             return
         self._given_up.append(outcome.error)
+
+    def _check_whole(self, known: Collection[int], folder: Path) -> None:
+        missing = set(known) - {trial.number for trial in self._study.get_trials(deepcopy=False)}
+        if missing:
+            raise BadInput(
+                f"{folder}: the study no longer holds trial {min(missing)}, which its card.json tells of; "
+                "its journal.log was cut short or replaced: put it back, or give the study another name"
+            )
 
     def _recover(self) -> None:
         """Rebuild the records from the journal alone and end what an earlier process left running."""

@@ -28,6 +28,8 @@ from raybd.settings.sections import (
 from raybd.tracking import plain_name
 from raybd.triggers import Trigger
 
+_HANDS = ("workers", "executor", "trial_timeout_s")
+"""Resources that say who does the work and for how long they are waited for, not what is done."""
 TriggerKnowledge = Literal["planted", "given", "none"]
 Reference = Annotated[str, AfterValidator(components.known_reference)]
 
@@ -176,7 +178,7 @@ class StudySettings(Section):
     def identity(self) -> str:
         """Return a digest of what makes this study this study: all but budget, tracking and who does the work."""
         whole = {k: v for k, v in self.resolved().items() if k not in ("tracking", "cluster")}
-        whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in ("workers", "executor")}
+        whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in _HANDS}
         whole["search"] = {k: v for k, v in whole["search"].items() if k != "trials"}
         return digest_of(whole)
 

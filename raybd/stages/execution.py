@@ -108,6 +108,7 @@ def connected(settings: StudySettings) -> Iterator[tuner.Workers]:
         gpus_per_trial=resources.gpus_per_trial,
         workers=resources.workers,
         placement=settings.cluster.placement,
+        patience=resources.trial_timeout_s,
     ) as ray_workers:
         yield ray_workers
 

@@ -12,7 +12,7 @@ from raybd.registry import as_json, read_json, revive
 from raybd.search.records import TrialRecord, weights_of
 from raybd.settings import StudySettings
 from raybd.stages.preparation import example_images
-from raybd.stages.run_folder import RunFolder, environment
+from raybd.stages.run_folder import RunFolder, environment, load_study
 from raybd.tracking import Tracker, Untraceable
 from raybd.weights import load_into, load_weights
 
@@ -110,7 +110,7 @@ def finish(settings: StudySettings, suspect: Suspect, folder: RunFolder, page: P
     Trials and models are said again: MLflow keeps one of each, and what a kill between stages lost arrives.
     """
     if folder.has("search"):
-        study = Study.load(folder.stage("search"))
+        study = load_study(folder.stage("search"))
         with SearchLog(settings, suspect, folder) as log:
             for record in study.records:
                 log.trial(revive(TrialRecord, record))

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 import yaml
 
-from raybd.artifacts import CARD, Study
-from raybd.registry import BadInput, read_json, write_json
+from raybd.artifacts import CARD, Assessment, Study
+from raybd.files import write_whole
+from raybd.registry import BadInput, read_card, revive, write_json
+from raybd.search.records import TrialRecord
 from raybd.settings import StudySettings
 
 STUDY = "study.json"
@@ -24,6 +26,10 @@ MADE_FROM = {
     "promote": ("assess", "weights_digest"),
 }
 """Which stage each is made from, and under which key its card says from what."""
+_KEYS = {
+    "select": ("study_digest", "weights_digest", "seeds"),
+    "promote": ("name", "alias", "version", "promoted", "refusals", "weights_digest"),
+}
 PACKAGES = ("raybd", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
@@ -43,7 +49,7 @@ class RunFolder:
         path = (runs / settings.name).absolute()
         if (path / STUDY).is_file():
             _check_owner(path, settings)
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not all(inner.name.startswith(f".{STUDY}.") for inner in path.iterdir()):
             raise BadInput(f"{path}: this folder is not empty and holds no raybd study; use another --runs or name")
         elif not create:
             raise BadInput(f"{path}: no such run; `raybd run` or `raybd inject`/`adopt` makes it")
@@ -56,8 +62,7 @@ class RunFolder:
         if not (self.path / STUDY).is_file():
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(self.path / STUDY, {"name": settings.name, "identity": settings.identity(), "created": now})
-        text = yaml.safe_dump(settings.resolved(), sort_keys=False)
-        (self.path / RESOLVED).write_text(text, encoding="utf-8")
+        write_whole(self.path / RESOLVED, yaml.safe_dump(settings.resolved(), sort_keys=False))
 
     def stage(self, word: str) -> Path:
         """Return the folder of a stage."""
@@ -69,7 +74,15 @@ class RunFolder:
 
     def card(self, word: str) -> Any:
         """Return a stage's card; None if it has not run, or what it was made from has changed since."""
-        return read_json(self.stage(word) / CARD) if self.fresh(word) else None
+        return self._checked(word) if self.fresh(word) else None
+
+    def _checked(self, word: str) -> dict[str, Any]:
+        """A stage's card, if it is all there; BadInput else."""
+        if word == "search":
+            load_study(self.stage(word))
+        if word == "assess":
+            Assessment.load(self.stage(word))
+        return read_card(self.stage(word) / CARD, *_KEYS.get(word, ()))
 
     def fresh(self, word: str) -> bool:
         """Whether a stage's card is there and was made from what the stage before it holds now."""
@@ -80,10 +93,10 @@ class RunFolder:
         before, key = MADE_FROM[word]
         if not self.fresh(before):
             return False
-        made_from = read_json(self.stage(word) / CARD).get(key)
+        made_from = self._checked(word).get(key)
         if before == "search":
-            return bool(made_from == Study.load(self.stage(before)).digest)
-        return bool(made_from == read_json(self.stage(before) / CARD).get(key))
+            return bool(made_from == load_study(self.stage(before)).digest)
+        return bool(made_from == self._checked(before).get(key))
 
     def require(self, word: str) -> Path:
         """Return the folder of a stage that another needs.
@@ -112,13 +125,29 @@ class RunFolder:
         raise BadInput(f"{self.path}: no suspect yet; `raybd inject` or `raybd adopt` brings one")
 
 
+def load_study(folder: Path) -> Study:
+    """Return the study in the folder of a search.
+
+    Raises:
+        BadInput: if there is none, or it or one of its records is damaged.
+    """
+    study = Study.load(folder)
+    try:
+        for record in study.records:
+            revive(TrialRecord, record)
+    except BadInput as error:
+        raise BadInput(
+            f"{folder / CARD}: {error}. Without this file `raybd search --resume` makes it anew from the journal"
+        ) from error
+    return study
+
+
 def _check_owner(path: Path, settings: StudySettings) -> None:
-    owner = read_json(path / STUDY)
-    if not isinstance(owner, dict) or owner.get("identity") != settings.identity():
+    if read_card(path / STUDY, "identity")["identity"] != settings.identity():
         raise BadInput(
             f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
-            "search.trials, tracking, cluster, resources.workers and resources.executor must stay as it was); rename "
-            "the study or use another --runs"
+            "search.trials, tracking, cluster, resources.workers, .executor and .trial_timeout_s must stay as it was); "
+            "rename the study or use another --runs"
         )
 
 

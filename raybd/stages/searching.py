@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
-from raybd.registry import BadInput, as_json, read_json, write_json
+from raybd.registry import BadInput, as_json, as_number, read_card, write_json
 from raybd.search.opening import begun
 from raybd.search.records import (
     Job,
@@ -22,6 +22,7 @@ from raybd.search.searcher import Limits, OptunaDecider
 from raybd.search.space import Space
 from raybd.settings import StudySettings
 from raybd.stages.execution import Executor
+from raybd.stages.run_folder import load_study
 from raybd.stages.warm_start import warm_settings
 
 CLOCK = "clock.json"
@@ -32,7 +33,8 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._before = float(read_json(path)["seconds"]) if path.is_file() else 0.0
+        held = read_card(path, "seconds")["seconds"] if path.is_file() else 0
+        self._before = float(as_number(held, where=f"{path}: seconds"))
         self._start = time.monotonic()
 
     @property
@@ -80,8 +82,9 @@ def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int |
     for name, value in (("--trials", trials), ("--trials +N", extend)):
         if value is not None and value < 1:
             raise BadInput(f"{name}: expected at least 1, got {value}")
-    if trials is not None and (folder / CARD).is_file() and trials < Study.load(folder).trials:
-        raise BadInput(f"--trials: this search's budget is {Study.load(folder).trials} already, got {trials}")
+    budget = load_study(folder).trials if (folder / CARD).is_file() else 0
+    if trials is not None and trials < budget:
+        raise BadInput(f"--trials: this search's budget is {budget} already, got {trials}")
 
 
 def optuna_storage(settings: StudySettings) -> str | None:
@@ -135,6 +138,7 @@ def search(
         extend=extend,
         warm=warm_settings(warm_start, space, settings.gate),
         storage=storage,
+        known=[record["number"] for record in load_study(folder).records] if (folder / CARD).is_file() else (),
     )
     try:
         discard_weights(folder / "trials", decider.records())  # what a kill left

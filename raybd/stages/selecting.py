@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.artifacts import CARD, Candidate, NothingFeasible, Study, Suspect
+from raybd.files import write_whole
 from raybd.registry import BadInput, as_json, describe, revive
 from raybd.search import confirm
 from raybd.search.confirm import Confirmation, Confirmed
@@ -53,7 +54,7 @@ def select(
     if result.winner is None:
         shutil.rmtree(trainings, ignore_errors=True)
         (folder / CARD).unlink(missing_ok=True)
-        (folder / NOTE).write_text(result.why, encoding="utf-8")
+        write_whole(folder / NOTE, result.why)
         raise NothingFeasible(result.why)
     (folder / NOTE).unlink(missing_ok=True)
     winner = result.winner

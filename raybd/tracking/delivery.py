@@ -134,8 +134,8 @@ class Delivery:
             return True  # an old record that waited: the run was closed since
         if record.status == "RUNNING":
             self.client.update_run(self._parent_id, status="RUNNING")
-        else:
-            self.client.set_terminated(self._parent_id, record.status, record.ended)
+        else:  # the server's clock, which said when the run began, may be ahead of ours
+            self.client.set_terminated(self._parent_id, record.status, max(record.ended, run.info.start_time))
         return True
 
     def _write(self, run_id: str, record: Record, params: Mapping[str, str], tags: Mapping[str, str]) -> None:

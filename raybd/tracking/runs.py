@@ -158,7 +158,7 @@ class Tracker:
         self, what: str, artifacts: Mapping[str, str | Path], *, at_once: int | None = AT_ONCE, **fields: Any
     ) -> Delivered:
         texts, files = split_artifacts(artifacts)
-        time_now = now()
+        time_now = self._sender.tick()
         record = Record(
             key=f"{self._sender.run_key}:{what}:{uuid.uuid4().hex[:12]}",  # each time it is said, it is said anew
             kind="parent",

@@ -7,11 +7,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput, read_json, write_json
+from raybd.registry import BadInput, as_number, read_card, write_json
 from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
-from raybd.tracking.records import Record
+from raybd.tracking.records import Record, now
 
 AT_ONCE = 20  # waiting records sent on the way, so that a server that came back does not hold up the search
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds before MLflow is tried again
@@ -30,6 +30,8 @@ class Sender:
         self._kept_uri = None if uri is None else self.uri
         self._run_dir, self._study = run_dir, study
         self._state_path = run_dir / "tracking.json"
+        if self._state_path.exists():
+            read_state(run_dir)  # damaged, it is found before the work, not after
         self._outbox = Outbox(run_dir)
         self._delivery: Delivery | None = None
         self._run_key = ""
@@ -51,12 +53,24 @@ class Sender:
         if not self._run_key:
             with self._outbox.locked():
                 new = {"run_key": uuid.uuid4().hex, "parent_run_id": None}
-                held = read_json(self._state_path) if self._state_path.exists() else new
+                held = read_card(self._state_path, *new) if self._state_path.exists() else new
                 state = {**held, "study": self._study, "uri": self._kept_uri}
                 if state != held:
                     write_json(self._state_path, state)
             self._run_key = str(held["run_key"])
         return self._run_key
+
+    def tick(self) -> int:
+        """Return the time in milliseconds since 1970, later than the last one also where the clock was set back.
+
+        What the study's own run is told is ordered by its times, over all sessions.
+        """
+        key = self.run_key
+        with self._outbox.locked():
+            state = read_card(self._state_path)
+            latest = max(now(), int(as_number(state.get("latest", 0), where=f"{self._state_path}: latest")) + 1)
+            write_json(self._state_path, {**state, "run_key": key, "latest": latest})
+        return latest
 
     def check(self) -> None:
         """Find the folder's place in MLflow; that it does not answer is not an error here.
@@ -166,7 +180,7 @@ class Sender:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _note_parent(self) -> None:
-        state, parent = read_json(self._state_path), self._connected().parent_id()
+        state, parent = read_card(self._state_path), self._connected().parent_id()
         if state["parent_run_id"] != parent:
             write_json(self._state_path, {**state, "parent_run_id": parent})
 
@@ -184,10 +198,9 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     """Return what a run folder knows of its place in MLflow.
 
     Raises:
-        BadInput: if nothing was ever tracked in this folder.
+        BadInput: if nothing was ever tracked in this folder, or the file is damaged.
     """
     path = run_dir / "tracking.json"
     if not path.exists():
         raise BadInput(f"{run_dir}: nothing to sync, no study was tracked in this folder (no tracking.json)")
-    state: dict[str, Any] = read_json(path)
-    return state
+    return read_card(path, "run_key", "study", "uri")

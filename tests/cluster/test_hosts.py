@@ -27,10 +27,10 @@ def both(tmp_path: Path) -> Iterator[Hosts]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A study file for two workers at once, whichever machines have room for them."""
+    """A study file for three workers at once, of which there is room for two."""
     whole = studies.STUDY | {
         "search": {"trials": TRIALS, "max_accuracy_drop": 0.1, "sampler": "random"},
-        "resources": {"executor": "ray", "workers": 2},
+        "resources": {"executor": "ray", "workers": 3},
     }
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(studies.SPACE), encoding="utf-8")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")

@@ -61,6 +61,7 @@ def connected(
     workers: int | None = None,
     address: str | None = None,
     placement: Placement = "spread",
+    patience: float | None = None,
 ) -> Iterator["Workers"]:
     """Join the Ray cluster at `address` (or of `RAY_ADDRESS`), or the one already joined, or start one here.
 
@@ -71,6 +72,7 @@ def connected(
             many are asked of its autoscaler, and used as they come.
         address: of a running cluster.
         placement: where trials go among its machines.
+        patience: seconds for which a worker may show nothing before it is taken as hung; for ever by default.
 
     Raises:
         BadInput: if not even one trial fits; on a cluster that was joined for `workers`, within `MACHINE_SECONDS`.
@@ -97,6 +99,7 @@ def connected(
                     slots=workers if workers and address else min(slots, workers or slots),
                     placement=placement,
                     joined=joined,
+                    patience=patience,
                 )
         finally:
             if started:
@@ -140,7 +143,8 @@ class Workers:
     """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
 
     `placement` says which machines they take first where not all are needed. On a cluster that was `joined` weights may
-    be made on another machine than the driver's, and are sent to it.
+    be made on another machine than the driver's, and are sent to it. Who shows nothing for `patience` seconds is taken
+    as hung.
     """
 
     cpus: int
@@ -148,6 +152,7 @@ class Workers:
     slots: int
     placement: Placement = "spread"
     joined: bool = False
+    patience: float | None = None
 
     def run(
         self,
@@ -198,6 +203,7 @@ class Workers:
                 trials=trials,
                 slots=self.slots,
                 segment=segment or segment_for(self.slots),
+                patience=self.patience,
                 on_trial=on_trial,
                 on_progress=on_progress,
             )
@@ -234,4 +240,6 @@ class Workers:
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
         where = actor_options(self.cpus, self.gpus, self.placement)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
-        return spread(method, calls, actors=self.slots, options=options, **how)
+        # No more than have room now: a call handed to a worker that waits for a machine would wait with it.
+        actors = max(1, min(self.slots, room(self.cpus, self.gpus)))
+        return spread(method, calls, actors=actors, options=options, patience=self.patience, **how)
