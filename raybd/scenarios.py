@@ -153,7 +153,10 @@ def transplanted(model: Classifier, architecture: Architecture, *, seed: int) ->
     head = {f"{moved.head_name}.{name}" for name in moved.head.state_dict()}
     differing = [n for n in own if n not in head and (n not in given or given[n].shape != own[n].shape)]
     if differing:
-        raise BadInput(f"suspect: the network and the one it was trained as differ beyond the head, in {differing[0]}")
+        raise BadInput(
+            f"{architecture.section}: the network and the one it was trained as differ beyond the head, in "
+            f"{differing[0]}"
+        )
     moved.body.load_state_dict({name: own[name] if name in head else given[name] for name in own})
     return moved
 

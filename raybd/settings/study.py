@@ -127,6 +127,7 @@ class StudySettings(Section):
             head=chosen.head,
             folder=self.folder,
             packages=self.packages,
+            section="model" if self.suspect is None else "suspect",
         )
 
     def _head_from(self, chosen: ModelSettings) -> Literal["own", "fresh", "added"]:
