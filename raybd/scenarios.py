@@ -38,6 +38,7 @@ class Scenario(ABC):
         reference: how the model is made that the user would ship without a defense; None where it is the suspect.
         reference_words: the same in words.
         recipe: how a model is trained from scratch here.
+        recipe_words: the same in words.
     """
 
     kind: ClassVar[str]
@@ -45,6 +46,7 @@ class Scenario(ABC):
     reference: ClassVar[Defense | None]
     reference_words: ClassVar[str]
     recipe: ClassVar[type[Any]] = Recipe
+    recipe_words: ClassVar[str] = "with labels"
 
     @final
     def check(self, attack: Attack) -> None:
@@ -131,6 +133,7 @@ class Encoder(Scenario):
     reference: ClassVar[Defense | None] = FineTuning(scope="head")
     reference_words: ClassVar[str] = "the frozen encoder with a head trained on the user's task"
     recipe: ClassVar[type[Any]] = SimCLR
+    recipe_words: ClassVar[str] = "without labels, by contrast"
 
 
 SCENARIOS: dict[str, type[Scenario]] = {

@@ -109,6 +109,12 @@ def test_every_list_has_entries_with_a_word_on_each(what: str) -> None:
     assert done.output.strip()
 
 
+def test_the_list_of_scenarios_says_how_models_are_trained_in_plain_words_and_with_which_keys() -> None:
+    text = " ".join(raybd("list", "scenarios").output.split())
+    assert not re.search(r"Recipe|SimCLR", text)
+    assert "Trained without labels, by contrast; keys of `training`: epochs, lr=0.001," in text
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

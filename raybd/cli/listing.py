@@ -28,7 +28,10 @@ def _attacks() -> Entries:
 def _scenarios() -> Entries:
     from raybd.scenarios import SCENARIOS
 
-    return [(kind, f"{_first_line(cls)} Trained by: {cls.recipe.__name__}.") for kind, cls in SCENARIOS.items()]
+    return [
+        (kind, f"{_first_line(cls)} Trained {cls.recipe_words}; keys of `training`: {', '.join(_keys(cls.recipe))}.")
+        for kind, cls in SCENARIOS.items()
+    ]
 
 
 def _defenses() -> Entries:
