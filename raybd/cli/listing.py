@@ -63,7 +63,11 @@ def _spaces() -> Entries:
 
     folder = shipped_folder()
     spaces = {name: Space.load(name, folder) for name in shipped(folder)}
-    return [(name, f"{space.defense}: {', '.join(space.search)}") for name, space in spaces.items()]
+    rounded = "; epochs are rounded up to whole cycles of ramps, at least two: few images make more of them"
+    return [
+        (name, f"{space.defense}: {', '.join(space.search)}{rounded if space.defense == 'super_fine_tuning' else ''}")
+        for name, space in spaces.items()
+    ]
 
 
 def _presets() -> Entries:

@@ -183,9 +183,12 @@ def front(run: Path) -> None:
 
 def choice(card: Mapping[str, Any]) -> None:
     """Print the chosen setting and why it won."""
+    from raybd.report.epochs import words_of
     from raybd.report.wording import setting
 
-    _line(f"chosen: trial {card['number']}: {setting(card['setting'])}")
+    chosen = card["setting"]
+    words = words_of(chosen["epochs"], card.get("epochs_run")) if "epochs" in chosen else None
+    _line(f"chosen: trial {card['number']}: {setting({**chosen, 'epochs': words} if words else chosen)}")
     _line(card["why"])
 
 

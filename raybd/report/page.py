@@ -7,13 +7,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from raybd.report import assessment_figures, search_figures, tables
+from raybd.report import assessment_figures, epochs, search_figures, tables
 from raybd.report.contents import Card, ReportInput
 from raybd.report.pictures import gallery
 from raybd.report.references import used
 from raybd.report.sequela import membership_sections, reinjection_section
 from raybd.report.style import Figure, marks
-from raybd.report.trials import KINDS, kind_of, measured, published
+from raybd.report.trials import KINDS, in_full, kind_of, measured, published
 from raybd.report.verdict import trust, verdict, warnings
 from raybd.report.wording import MISSING, bracket, count, decimal, digest, name_of, percent, seconds, setting, short
 
@@ -83,6 +83,7 @@ def _comparison(run: ReportInput) -> dict[str, Any] | None:
         return None
     rows = tables.rows(run.assessment)
     styles = marks([name for name, _ in rows])
+    images = epochs.clean_images(run.suspect_card)
     limit = run.gate.get("max_attack_success_rate")
     suspect = run.assessment["suspect"]
     return {
@@ -90,7 +91,9 @@ def _comparison(run: ReportInput) -> dict[str, Any] | None:
         "n": count(suspect["clean_accuracy"]["n"]),
         "n_triggered": count(suspect["attack_success_rate"]["n"]),
         "limit": None if limit is None else 100 * limit,
-        "settings": [(name_of(name), setting(row["setting"])) for name, row in rows if row["setting"]],
+        "settings": [
+            (name_of(name), setting(epochs.told(row["setting"], images))) for name, row in rows if row["setting"]
+        ],
         "seeds": any(row["spread"] for _, row in rows),
         "looks": run.assessment.get("test_looks"),
     }
@@ -191,6 +194,8 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
     """Every trial as text: what the figures show, for readers who cannot use them."""
     parameters = list(run.space.get("search", {}))
     chosen = (run.selection or {}).get("number")
+    images = epochs.clean_images(run.suspect_card)
+    shown = [epochs.told(in_full(r["setting"], run.space), images) for r in study["records"]]
     names = {number: name for name, numbers in published(run).items() for number in numbers}
     return {
         "parameters": parameters,
@@ -204,10 +209,11 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
                 "clean_accuracy": _rate_text(r["clean_accuracy"]),
                 "attack_success_rate": _rate_text(r["attack_success_rate"]),
                 "seconds": decimal(r["training_seconds"]),
-                "values": [short(r["setting"].get(parameter)) for parameter in parameters],
+                "values": [short(settings.get(parameter)) for parameter in parameters],
             }
-            for r in study["records"]
+            for r, settings in zip(study["records"], shown, strict=True)
         ],
+        "rounded": any(isinstance(settings.get("epochs"), str) for settings in shown),
     }
 
 
@@ -219,10 +225,12 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
     if run.selection is None:
         return None
     selection = run.selection
+    shown = epochs.told(selection["defense"], epochs.clean_images(run.suspect_card))
     return {
         "number": selection["number"],
         "why": selection["why"],
-        "setting": [(key, short(value)) for key, value in selection["defense"].items() if key != "kind"],
+        "setting": [(key, short(value)) for key, value in shown.items() if key != "kind"],
+        "rounded": isinstance(shown.get("epochs"), str),
         "seeds": short(selection["seeds"]),
         "shipped_seed": selection["shipped_seed"],
         "confirmed": [

@@ -189,3 +189,24 @@ def test_the_page_shows_what_the_issue_asks_for(run: ReportInput, page: Page) ->
         "data:image/png;base64,",
     ):
         assert expected in text, expected
+
+
+def test_epochs_that_were_rounded_up_are_shown_as_asked_and_as_run(run: ReportInput, page: Page) -> None:
+    """On 150 images the paper's 6 epochs are 20, and so are the chosen 14."""
+    few = {**run.suspect_card["splits"], "clean_set": {"images": 150, "digest": "11aa" * 16}}
+    rounded = replace(run, suspect_card={**run.suspect_card, "splits": few})
+    found = context(rounded)
+
+    assert dict(found["chosen"]["setting"])["epochs"] == "14 (20 run)"
+    assert "epochs 6 (20 run)" in dict(found["comparison"]["settings"])["super-fine-tuning, paper's values"]
+    assert found["search"]["trials"][0]["values"][found["search"]["parameters"].index("epochs")] == "6 (20 run)"
+    assert page(rounded).count("in brackets what was run") == 2
+
+
+def test_epochs_that_were_run_as_asked_are_shown_bare(run: ReportInput, page: Page) -> None:
+    """On 2,560 images every epoch is a whole cycle; a quarter of them makes five steps an epoch."""
+    many = {**run.suspect_card["splits"], "clean_set": {"images": 2560, "digest": "11aa" * 16}}
+    found = context(replace(run, suspect_card={**run.suspect_card, "splits": many}))
+
+    assert dict(found["chosen"]["setting"])["epochs"] == "14"
+    assert not found["chosen"]["rounded"]
