@@ -116,6 +116,26 @@ def test_the_list_of_scenarios_says_how_models_are_trained_in_plain_words_and_wi
     assert "Trained without labels, by contrast; keys of `training`: epochs, lr=0.001," in text
 
 
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [
+        ({"kind": "patch", "target_label": 2, "goal": "all_to_one"}, "patch, pulls to label 2 (given)"),
+        ({"kind": "warp", "target_label": None, "goal": "all_to_all"}, "warp, all to all (given)"),
+        (None, "unknown (given)"),
+    ],
+)
+def test_a_suspect_is_shown_with_the_label_that_its_trigger_pulls_to(
+    capsys: pytest.CaptureFixture[str], trigger: dict[str, object] | None, told: str
+) -> None:
+    """In a transfer it was read by `adopt`, and nothing else on the terminal says it."""
+    parts = {"splits": {"test": {"images": 9}}, "facts": {}, "warnings": [], "weights_digest": "9f2c" * 16}
+    show.suspect(
+        {"how": "adopt", "architecture": {"name": "small_resnet"}, "trigger": trigger, "trigger_knowledge": "given"}
+        | parts
+    )
+    assert told in capsys.readouterr().out
+
+
 def test_the_list_of_spaces_says_that_epochs_are_rounded_up() -> None:
     assert "epochs are rounded up to whole cycles" in " ".join(raybd("list", "spaces").output.split())
 

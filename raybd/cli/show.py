@@ -141,11 +141,20 @@ def suspect(card: Mapping[str, Any]) -> None:
                 for key in ("scenario", "reference_model")
                 if key in card["facts"]
             },
-            "trigger": f"{(card['trigger'] or {}).get('kind', 'unknown')} ({card['trigger_knowledge']})",
+            "trigger": f"{_trigger(card['trigger'])} ({card['trigger_knowledge']})",
             "weights": card["weights_digest"][:12],
         },
         card["warnings"],
     )
+
+
+def _trigger(card: Mapping[str, Any] | None) -> str:
+    """A trigger and what it pulls to; under another task that is known only once the suspect is there."""
+    if card is None:
+        return "unknown"
+    label = card.get("target_label")
+    aim = "all to all" if card.get("goal") == "all_to_all" else f"pulls to label {label}"
+    return f"{card['kind']}, {aim}"
 
 
 def overview(found: Mapping[str, Any]) -> None:

@@ -15,6 +15,11 @@ STAGES = ("search", "select", "assess", "promote")
 """The stages that may not have run; `ReportInput.missing` is keyed by these words and by `examples`."""
 
 
+def moved(suspect_card: Card) -> bool:
+    """Whether the suspect was trained on another task than the user's (scenarios transfer and encoder)."""
+    return (suspect_card.get("facts") or {}).get("scenario", "standalone") != "standalone"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examples:
     """A few selection images beside their triggered versions, both uint8 (k, c, h, w), and the true labels (k,)."""

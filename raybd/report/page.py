@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from raybd.report import assessment_figures, epochs, search_figures, tables
-from raybd.report.contents import Card, ReportInput
+from raybd.report.contents import Card, ReportInput, moved
 from raybd.report.pictures import gallery
 from raybd.report.references import used
 from raybd.report.sequela import membership_sections, reinjection_section
@@ -18,13 +18,20 @@ from raybd.report.verdict import trust, verdict, warnings
 from raybd.report.wording import MISSING, bracket, count, decimal, digest, name_of, percent, seconds, setting, short
 
 SPLITS = {
-    "train": "what the suspect was or would be trained on",
     "clean_set": "the defender trains on it",
     "selection": "the search looks at it; the choice is made here",
     "test": "looked at by the assessment only",
     "members": "known training images of the suspect, for membership inference",
 }
-"""Split -> what it is for."""
+"""Split -> what it is for; `train` depends on who trained the suspect, and on what."""
+TRAIN = {
+    ("standalone", "inject"): "the suspect was trained on it, poisoned by the attack",
+    ("standalone", "adopt"): "the rest of the train part: the suspect may have been trained on it",
+    ("moved", "inject"): "the rest of the user's own images: what the attacker may hold of them; the suspect was "
+    "trained on another task's",
+    ("moved", "adopt"): "the rest of the user's own images: not used; the suspect was trained on another task's",
+}
+"""Whether the suspect came from another task, and how it came here -> what the split `train` is."""
 
 STATUS = {"passed": ("✓", "good"), "failed": ("✗", "bad"), "undecided": ("?", "open")}
 
@@ -59,7 +66,7 @@ def context(run: ReportInput) -> dict[str, Any]:
         "search": _search(run),
         "chosen": _chosen(run),
         "classes": _classes(run),
-        "membership": membership_sections(sequela),
+        "membership": membership_sections(sequela, other_task=moved(run.suspect_card)),
         "reinjection": reinjection_section(sequela),
         "examples": None if run.examples is None else gallery(run.examples),
         "why_no_examples": run.missing.get("examples", "No example images were kept."),
@@ -289,11 +296,13 @@ def _architecture(card: Card) -> str:
 
 
 def _splits(card: Card) -> list[dict[str, str]]:
+    task = "moved" if moved(card) else "standalone"
+    words = {**SPLITS, "train": TRAIN.get((task, str(card["how"])), "")}
     return [
         {
             "name": name_of(name),
             "n": count(part["images"]),
-            "use": SPLITS.get(name, ""),
+            "use": words.get(name, ""),
             "digest": digest(part["digest"]),
         }
         for name, part in card["splits"].items()

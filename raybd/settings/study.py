@@ -228,6 +228,8 @@ def _scenario_faults(study: StudySettings) -> Iterator[str]:
 
 
 def _members_faults(study: StudySettings) -> Iterator[str]:
+    if study.data.members is not None and study.victim.downstream:
+        yield "data.members: the suspect's members are images of another task, not the user's; leave this key out"
     known = study.injects or study.victim.downstream or study.data.members is not None
     if study.gate.max_membership_auc_rise is not None and not known:
         yield (

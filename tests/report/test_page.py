@@ -210,3 +210,23 @@ def test_epochs_that_were_run_as_asked_are_shown_bare(run: ReportInput, page: Pa
 
     assert dict(found["chosen"]["setting"])["epochs"] == "14"
     assert not found["chosen"]["rounded"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "how", "said"),
+    [
+        ("standalone", "inject", "the suspect was trained on it"),
+        ("standalone", "adopt", "the suspect may have been trained on it"),
+        ("transfer", "inject", "the suspect was trained on another task's"),
+        ("encoder", "adopt", "not used; the suspect was trained on another task's"),
+    ],
+)
+def test_the_rest_of_the_images_is_called_the_suspects_only_where_it_saw_them(
+    run: ReportInput, scenario: str, how: str, said: str
+) -> None:
+    card = {**run.suspect_card, "how": how, "facts": {**run.suspect_card["facts"], "scenario": scenario}}
+    rest = {"train": {"images": 700, "digest": "55aa" * 16}}
+    found = context(replace(run, suspect_card={**card, "splits": {**card["splits"], **rest}}))
+
+    (use,) = (split["use"] for split in found["splits"] if split["name"] == "train")
+    assert said in use
