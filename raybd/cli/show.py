@@ -169,11 +169,12 @@ def front(run: Path) -> None:
 
     card = read_json(run / "search" / "card.json")
     records = {record["number"]: record for record in card["records"]}
-    states = Counter(record["state"] for record in card["records"])
+    states = Counter("interrupted" if r.get("interrupted") else r["state"] for r in card["records"])
     collapsed = sum(record["collapsed"] for record in card["records"])
+    cut = f", {states['interrupted']} interrupted" if states["interrupted"] else ""
     _line(
         f"search: {states['complete']} trials complete ({collapsed} collapsed), {states['pruned']} pruned, "
-        f"{states['failed']} failed; {card['seconds']:.0f} s; the front, on the selection split:"
+        f"{states['failed']} failed{cut}; {card['seconds']:.0f} s; the front, on the selection split:"
     )
     rows = [
         [

@@ -172,6 +172,7 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
             ("complete", f"{count(figures['complete'])}, of which {count(figures['collapsed'])} collapsed"),
             ("stopped early", count(figures["pruned"])),
             ("failed (not counted)", count(figures["failed"])),
+            *([("interrupted (repeated)", count(figures["interrupted"]))] if figures["interrupted"] else []),
             ("within both limits", count(figures["feasible"])),
             ("wall clock", seconds(figures["seconds"]) + (f", {per_hour:,.0f} trials an hour" if per_hour else "")),
             ("training", seconds(figures["training_seconds"])),
@@ -210,7 +211,7 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
         "trials": [
             {
                 "number": r["number"],
-                "kind": r["state"] if r["state"] == "failed" else kind_of(r, study["front"]),
+                "kind": _kind(r, study["front"]),
                 "note": "chosen" if r["number"] == chosen else names.get(r["number"], ""),
                 "reason": r["reason"] or r["error"],
                 "clean_accuracy": _rate_text(r["clean_accuracy"]),
@@ -222,6 +223,12 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
         ],
         "rounded": any(isinstance(settings.get("epochs"), str) for settings in shown),
     }
+
+
+def _kind(record: Card, front: list[int]) -> str:
+    if record["state"] == "failed":
+        return "interrupted" if record.get("interrupted") else "failed"
+    return kind_of(record, front)
 
 
 def _rate_text(rate: Card | None) -> str:

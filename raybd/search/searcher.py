@@ -251,7 +251,7 @@ class OptunaDecider:
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
             return None
-        record = self._record(number, proposal, outcome)
+        record = self._record(number, proposal, outcome, interrupted)
         self._ended[number] = record
         if outcome.state == "failed":
             self._rungs.forget(number)
@@ -276,9 +276,10 @@ class OptunaDecider:
             loss = max(loss, 1.0)
         return {"attack_success_rate": asr, "accuracy_drop": loss}
 
-    def _record(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+    def _record(self, number: int, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> TrialRecord:
         feasible = outcome.state == "complete" and max(self._violations(outcome).values()) <= 0
-        return TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+        facts = {"feasible": feasible, "interrupted": interrupted and outcome.state == "failed"}
+        return TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, **facts)
 
     def _after(self, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> None:
         """Repeat a setting whose trial did not get to an end, or give it up after too many failures."""
@@ -315,7 +316,7 @@ class OptunaDecider:
 
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])
-        self._ended[trial.number] = self._record(trial.number, proposal, outcome)
+        self._ended[trial.number] = self._record(trial.number, proposal, outcome, interrupted)
         if outcome.state != "failed":
             self._rungs.restore(trial.number, trial.user_attrs)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted
