@@ -44,6 +44,7 @@ class ReportInput:
         reference_schedules: the same for each reference, by name.
         space: the search space as it was resolved.
         gate: the gate's limits by field name; None for a limit not set.
+        limits: the search's own two limits, `max_attack_success_rate` and `max_accuracy_drop`: what feasible means.
         examples: images to show, or None.
         provenance: `commands` (list of text), `study` (the study as resolved) and further facts or mappings of
             facts: versions, hardware, seeds.
@@ -61,6 +62,7 @@ class ReportInput:
     reference_schedules: Mapping[str, list[float]] = field(default_factory=lambda: MappingProxyType({}))
     space: Card = field(default_factory=dict)
     gate: Card = field(default_factory=dict)
+    limits: Card = field(default_factory=dict)
     examples: Examples | None = None
     provenance: Card = field(default_factory=dict)
     references: tuple[str, ...] = ()

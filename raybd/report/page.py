@@ -7,7 +7,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from raybd.gate import ALL_POOLED
 from raybd.report import assessment_figures, epochs, search_figures, tables
+from raybd.report.alike import ALIKE, repeated, seeds_alike
 from raybd.report.contents import Card, ReportInput, moved
 from raybd.report.pictures import gallery
 from raybd.report.references import used
@@ -102,6 +104,7 @@ def _comparison(run: ReportInput) -> dict[str, Any] | None:
             (name_of(name), setting(epochs.told(row["setting"], images))) for name, row in rows if row["setting"]
         ],
         "seeds": any(row["spread"] for _, row in rows),
+        "alike": ALIKE if any(seeds_alike(row) for _, row in rows) else None,
         "looks": run.assessment.get("test_looks"),
     }
 
@@ -124,6 +127,7 @@ def _cell(row: Card, name: str) -> dict[str, Any]:
     """One rate of one model: the figure, its interval, its place on a scale of 0 to 100, its spread over seeds."""
     rate = row[name]
     spread = (row["spread"] or {}).get(name)
+    alike = ", all alike" if seeds_alike(row) else ""
     return {
         "label": {"clean_accuracy": "C-Acc, %", "attack_success_rate": "ASR, %", "robust_accuracy": "R-Acc, %"}[name],
         "asr": name == "attack_success_rate",
@@ -135,14 +139,23 @@ def _cell(row: Card, name: str) -> dict[str, Any]:
         "n": count(rate["n"]),
         "spread": None
         if not spread
-        else f"{percent(spread['mean'])} ± {percent(spread['sd'])} over {spread['seeds']} seeds",
+        else f"{percent(spread['mean'])} ± {percent(spread['sd'])} over {spread['seeds']} seeds{alike}",
     }
 
 
 def _checks(run: ReportInput) -> list[dict[str, Any]] | None:
     if run.assessment is None:
         return None
-    return [_check(check) for check in run.assessment["checks"]]
+    pooled = all_pooled(run.assessment)
+    return [
+        {**_check(check), "told": check["status"] != "passed" or (pooled and check["name"] == "class_accuracy_drop")}
+        for check in run.assessment["checks"]
+    ]
+
+
+def all_pooled(assessment: Card) -> bool:
+    """Whether no class had test images enough to be judged alone."""
+    return [entry["label"] for entry in assessment["suspect"]["per_class"]] == [None]
 
 
 def _check(check: Card) -> dict[str, Any]:
@@ -186,7 +199,8 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
         ],
         "n": count(run.study["reference"]["n"]),
         "unseen": _unseen(run.study),
-        "gate": search_figures.gate_corner(run.gate, run.study["reference"]),
+        "gate": search_figures.corner_of(run.gate, run.study["reference"]),
+        "own": search_figures.own_corner(run, run.study),
         **_trial_table(run, run.study),
     }
 
@@ -254,9 +268,11 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
                 "clean_accuracy": ", ".join(percent(rate["rate"]) for rate in setting["clean_accuracy"]),
                 "attack_success_rate": ", ".join(percent(rate["rate"]) for rate in setting["attack_success_rate"]),
                 "won": setting["number"] == selection["number"],
+                "alike": repeated(setting),
             }
             for setting in selection["confirmed"]
         ],
+        "alike": ALIKE if any(repeated(setting) for setting in selection["confirmed"]) else None,
         "schedule": search_figures.schedules(run, run.schedule) if run.schedule else None,
     }
 
@@ -265,8 +281,11 @@ def _classes(run: ReportInput) -> dict[str, Any] | None:
     if run.assessment is None:
         return None
     before, after = run.assessment["suspect"], run.assessment["selected"]
+    if all_pooled(run.assessment):
+        return {"pooled": ALL_POOLED, "n": count(before["clean_accuracy"]["n"])}
     later = {entry["label"]: entry for entry in after["per_class"]}
     return {
+        "pooled": None,
         "figure": assessment_figures.classes(before, after),
         "rows": [
             {

@@ -230,3 +230,50 @@ def test_the_rest_of_the_images_is_called_the_suspects_only_where_it_saw_them(
 
     (use,) = (split["use"] for split in found["splits"] if split["name"] == "train")
     assert said in use
+
+
+def pooled(run: ReportInput) -> ReportInput:
+    """The run as it would be with few test images: no class stands alone."""
+    assert run.assessment is not None
+    rows = {key: run.assessment[key] for key in ("suspect", "selected")}
+    pool = {key: {**row, "per_class": row["per_class"][-1:]} for key, row in rows.items()}
+    return replace(run, assessment={**run.assessment, **pool})
+
+
+def test_classes_that_are_all_pooled_are_said_to_be_and_not_drawn(run: ReportInput, page: Page) -> None:
+    text = page(pooled(run))
+
+    assert 'id="figure-classes"' not in text
+    assert "no class has 50 test images, so all were judged as one" in text
+    (check,) = (c for c in context(pooled(run))["checks"] if "one class" in c["name"])
+    assert (check["status"], check["told"]) == ("passed", True)
+    assert not any(c["told"] for c in context(run)["checks"])
+
+
+def test_seeds_that_gave_the_same_are_said_to_be_alike_wherever_their_spread_is_shown(
+    run: ReportInput, page: Page
+) -> None:
+    assert run.assessment is not None
+    assert run.selection is not None
+    selected = run.assessment["selected"]
+    same = {**selected, "spread": {name: {**s, "sd": 0.0} for name, s in selected["spread"].items()}}
+    first, *others = run.selection["confirmed"]
+    once = {key: first[key][:1] * 3 for key in ("clean_accuracy", "attack_success_rate")}
+    alike = replace(
+        run,
+        assessment={**run.assessment, "selected": same},
+        selection={**run.selection, "confirmed": [{**first, **once}, *others]},
+    )
+    text = page(alike)
+
+    assert text.count("± 0.0 over 3 seeds, all alike") == 3
+    assert text.count("(all alike)") == 1
+    assert text.count("says nothing of the spread") == 2
+    assert "all alike" not in page(run)
+
+
+def test_the_page_names_the_limits_that_steered_the_search(run: ReportInput, page: Page) -> None:
+    own = {"max_attack_success_rate": 0.05, "max_accuracy_drop": 0.02}
+
+    assert "C-Acc at least 95.9 %) is the search's own limits" in page(replace(run, limits=own))
+    assert "own limits" not in page(run)
