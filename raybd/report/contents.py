@@ -17,7 +17,7 @@ STAGES = ("search", "select", "assess", "promote")
 
 def moved(suspect_card: Card) -> bool:
     """Whether the suspect was trained on another task than the user's (scenarios transfer and encoder)."""
-    return (suspect_card.get("facts") or {}).get("scenario", "standalone") != "standalone"
+    return bool((suspect_card.get("facts") or {}).get("scenario", "standalone") != "standalone")
 
 
 @dataclass(frozen=True, kw_only=True)
