@@ -3,8 +3,8 @@
 from raybd.report.contents import Card
 
 ALIKE = (
-    "All alike: every seed gave the same figures, so ± 0.0 says nothing of the spread. Where the clean images fit into "
-    "one batch, a seed changes little but their order."
+    "Seeds alike: every seed gave the same figures, so ± 0.0 says nothing of the spread. Where the clean images fit "
+    "into one batch, a seed changes little but their order."
 )
 """What seeds are worth that all gave the same."""
 

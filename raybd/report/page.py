@@ -116,6 +116,7 @@ def _row(name: str, row: Card, color: str) -> dict[str, Any]:
         "name": name_of(name),
         "color": color,
         "collapsed": row["collapsed"],
+        "alike": seeds_alike(row),
         "rates": [_cell(row, rate) for rate in tables.RATES],
         "drop": None if drop is None else {"value": percent(drop["value"]), "interval": bracket(drop)},
         "seconds": seconds(row["training_seconds"]) if row["images"] else None,
@@ -127,7 +128,6 @@ def _cell(row: Card, name: str) -> dict[str, Any]:
     """One rate of one model: the figure, its interval, its place on a scale of 0 to 100, its spread over seeds."""
     rate = row[name]
     spread = (row["spread"] or {}).get(name)
-    alike = ", all alike" if seeds_alike(row) else ""
     return {
         "label": {"clean_accuracy": "C-Acc, %", "attack_success_rate": "ASR, %", "robust_accuracy": "R-Acc, %"}[name],
         "asr": name == "attack_success_rate",
@@ -139,7 +139,7 @@ def _cell(row: Card, name: str) -> dict[str, Any]:
         "n": count(rate["n"]),
         "spread": None
         if not spread
-        else f"{percent(spread['mean'])} ± {percent(spread['sd'])} over {spread['seeds']} seeds{alike}",
+        else f"{percent(spread['mean'])} ± {percent(spread['sd'])} over {spread['seeds']} seeds",
     }
 
 

@@ -142,7 +142,7 @@ def _gate_notes(run: ReportInput, study: Card) -> list[Figure]:
         notes.append(quiet | place | {"text": "gate"})
     own = own_corner(run, study)
     if own:
-        place = {"x": own[0], "xanchor": "left", "y": own[1], "yanchor": "top", "xshift": 3}
+        place = {"x": own[0], "xanchor": "left", "y": own[1], "yanchor": "bottom"}
         notes.append(quiet | place | {"text": "search's limits", "font": {"size": 11, "color": BLUE}})
     return notes
 
