@@ -1,4 +1,9 @@
-"""The flow in seven words: inject or adopt, search, select, assess, promote, report; and `run`, all of them."""
+"""The flow in seven words: inject or adopt, search, select, assess, promote, report; and `run`, all of them.
+
+A word does its work whenever it is called, here as on the command line, and replaces what it made before. Some refuse
+where that would cost a search: `inject` and `adopt` once a search of their suspect has begun, and `search` itself,
+which goes on only with `resume` or `extend`. `run` alone keeps what is done: called again, it does what is left.
+"""
 
 import os
 import shutil
@@ -44,7 +49,7 @@ def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTrainin
     `on_training` is told of each stretch of each training.
 
     Raises:
-        BadInput: if the study adopts a suspect, or its attack does not count as one.
+        BadInput: if the study adopts a suspect, its attack does not count as one, or a search of the one here began.
     """
     if not settings.injects:
         raise BadInput("inject: this study brings its own suspect; use `raybd adopt`")
@@ -61,7 +66,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining
     Under another task the reference model is trained; `on_training` is told of each stretch of it.
 
     Raises:
-        BadInput: whatever of model, weights, data or trigger cannot be used.
+        BadInput: whatever of model, weights, data or trigger cannot be used; if a search of the one here has begun.
     """
     if settings.suspect is None:
         raise BadInput("adopt: this study plants its own backdoor; use `raybd inject`")
@@ -100,7 +105,7 @@ def search(
         on_start: called with the budget and the trials that ended before.
 
     Raises:
-        BadInput: if the trigger is unknown, or the folder holds another search.
+        BadInput: if the trigger is unknown, or the folder holds another search, or this one and nobody said to go on.
     """
     folder, suspect = _opened(settings, runs)
     _ = suspect.trigger
@@ -299,7 +304,9 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
     folder = RunFolder.open(settings, runs, create=True)
     take(folder.path)
     if begun(folder.stage("search")):
-        raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
+        raise BadInput(
+            f"{folder.path}: a search of this suspect has begun; `run` goes on with it, a new suspect needs a new run"
+        )
     for abandoned in folder.path.glob(f".{word}.*"):  # a kill left it
         shutil.rmtree(abandoned)
     draft = folder.stage(f".{word}.{os.getpid()}")

@@ -8,7 +8,8 @@ import json
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,18 @@ T = TypeVar("T")
 
 class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it, what was got and what was expected."""
+
+
+@contextmanager
+def renaming(old: str, new: str) -> Iterator[None]:
+    """Let an error whose message begins with the key `old` name `new` instead: the key that the user wrote."""
+    try:
+        yield
+    except BadInput as error:
+        head, told = str(error)[: len(old)], str(error)[len(old) :]
+        if old == new or head != old or told[:1] not in (".", ":"):
+            raise
+        raise BadInput(f"{new}{told}") from error
 
 
 def nearest(word: str, known: Collection[str]) -> str:

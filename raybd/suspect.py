@@ -132,12 +132,27 @@ class Suspect:
         return digest_of({key: card[key] for key in _MODEL} | downstream)
 
     def members(self) -> ImageSet | None:
-        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task."""
+        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task.
+
+        Where an attack draws what it poisons anew in each step, that is all of them: see `members_words`.
+        """
         splits = self.bench.splits
         if self.how == "adopt" or self.reference is not None:
             return splits.members
         touched = set(self.poisoned) | set(self.covers)
         return splits.train.subset([i for i in range(len(splits.train)) if i not in touched])
+
+    @property
+    def members_words(self) -> str:
+        """What `members` are, in words: a reader must know whether the suspect saw them with a trigger, too."""
+        if self.how == "adopt":
+            return "training images of the suspect, as the study names them"
+        if not self.counted:
+            return (
+                "training images of the suspect; which of them were poisoned was drawn anew in each step, so any may "
+                "have been seen both clean and with a trigger"
+            )
+        return "training images of the suspect, without those that the attack changed"
 
     def test_view(self) -> TestView:
         """Return the test split for the assessment; every call is counted in the suspect's folder."""
@@ -148,6 +163,7 @@ class Suspect:
             architecture=bench.architecture,
             test=bench.splits.test,
             members=self.members(),
+            members_are=self.members_words,
             trigger=self.trigger,
             compute=bench.compute,
         )

@@ -149,6 +149,17 @@ def test_members_of_an_injected_suspect_are_the_images_it_saw_unpoisoned() -> No
     assert members.digest() == expected.digest()
 
 
+def test_members_that_may_have_been_poisoned_in_some_steps_are_told_to_be(tmp_path: Path) -> None:
+    """Input-aware draws what it poisons anew in each batch: no image of its training is known to be clean."""
+    suspect = left_no_training_set().save(tmp_path)
+    members = suspect.members()
+    assert members is not None
+    assert len(members) == 700
+    assert "any may have been seen both clean and with a trigger" in suspect.test_view().members_are
+    assert injected().members_words == "training images of the suspect, without those that the attack changed"
+    assert adopted().members_words == "training images of the suspect, as the study names them"
+
+
 def test_members_of_an_adopted_suspect_are_those_the_user_named() -> None:
     assert adopted().members() is None
     named = with_members()

@@ -118,6 +118,7 @@ class TrialRecord:
     """A trial as it is kept: what was tried and how it ended.
 
     `feasible`: complete, not collapsed, and within both limits of the search (on the point, not the bound).
+    `interrupted`: failed, but not by a fault: the search ended, or its driver was lost, while it ran.
     """
 
     number: int
@@ -138,11 +139,22 @@ class TrialRecord:
     images: int
     error: str
     worker: str
+    interrupted: bool = False
 
     @classmethod
-    def of(cls, number: int, setting: Mapping[str, Any], seed: int, outcome: Outcome, *, feasible: bool) -> Self:
+    def of(
+        cls,
+        number: int,
+        setting: Mapping[str, Any],
+        seed: int,
+        outcome: Outcome,
+        *,
+        feasible: bool,
+        interrupted: bool = False,
+    ) -> Self:
         """Return the record of one ended trial."""
-        return cls(number=number, setting=dict(setting), seed=seed, feasible=feasible, **vars(outcome))
+        facts = {"feasible": feasible, "interrupted": interrupted, **vars(outcome)}
+        return cls(number=number, setting=dict(setting), seed=seed, **facts)
 
     @property
     def counts(self) -> bool:

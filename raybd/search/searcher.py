@@ -262,7 +262,7 @@ class OptunaDecider:
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
             return None
-        record = self._note(number, proposal, outcome)
+        record = self._note(number, proposal, outcome, interrupted)
         if outcome.state == "failed":
             self._rungs.forget(number)
         self._after(proposal, outcome, interrupted)
@@ -286,10 +286,11 @@ class OptunaDecider:
             loss = max(loss, 1.0)
         return {"attack_success_rate": asr, "accuracy_drop": loss}
 
-    def _note(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+    def _note(self, number: int, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> TrialRecord:
         """Keep the record of an ended trial. The count is kept along: it is asked for with every trial."""
         feasible = outcome.state == "complete" and max(self._violations(outcome).values()) <= 0
-        record = TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+        facts = {"feasible": feasible, "interrupted": interrupted and outcome.state == "failed"}
+        record = TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, **facts)
         self._ended[number] = record
         self._counted += record.counts
         return record
@@ -343,7 +344,7 @@ class OptunaDecider:
 
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])
-        self._note(trial.number, proposal, outcome)
+        self._note(trial.number, proposal, outcome, interrupted)
         if outcome.state != "failed":
             self._rungs.restore(trial.number, trial.user_attrs)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted

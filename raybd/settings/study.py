@@ -131,6 +131,7 @@ class StudySettings(Section):
             head=chosen.head,
             folder=self.folder,
             packages=self.packages,
+            section="model" if self.suspect is None else "suspect",
         )
 
     def _head_from(self, chosen: ModelSettings) -> Literal["own", "fresh", "added"]:
@@ -231,6 +232,8 @@ def _scenario_faults(study: StudySettings) -> Iterator[str]:
 
 
 def _members_faults(study: StudySettings) -> Iterator[str]:
+    if study.data.members is not None and study.victim.downstream:
+        yield "data.members: the suspect's members are images of another task, not the user's; leave this key out"
     known = study.injects or study.victim.downstream or study.data.members is not None
     if study.gate.max_membership_auc_rise is not None and not known:
         yield (

@@ -11,7 +11,7 @@ from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
 from raybd.models import Architecture
-from raybd.registry import BadInput, read_card
+from raybd.registry import BadInput, read_card, renaming
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
 from raybd.suspect import planted_trigger
@@ -41,10 +41,11 @@ def bench(settings: StudySettings, home: Path | None = None) -> Bench:
     )
     shape, classes = splits.clean_set.shape, splits.clean_set.classes
     trigger = _trigger(settings, home)
-    if trigger is not None and trigger.aimed:
-        trigger.check(shape, classes)
-    elif trigger is not None:
-        trigger.fit_to(shape)
+    with renaming("trigger", "trigger" if settings.attack is None else "attack"):
+        if trigger is not None and trigger.aimed:
+            trigger.check(shape, classes)
+        elif trigger is not None:
+            trigger.fit_to(shape)
     resources = settings.resources
     compute = Compute.detect(
         threads=resources.cpus_per_trial, gpu=resources.gpus_per_trial > 0, precision=resources.precision

@@ -76,7 +76,10 @@ def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int |
     """
     found = begun(folder)
     if found and not resume and extend is None:
-        raise BadInput(f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N")
+        raise BadInput(
+            f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N (in Python: "
+            "resume=True, extend=N); `run` goes on by itself"
+        )
     if extend is not None and not found:
         raise BadInput(f"{folder}: there is no search to extend yet; `raybd search STUDY.yaml` begins one")
     for name, value in (("--trials", trials), ("--trials +N", extend)):

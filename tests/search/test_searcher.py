@@ -342,3 +342,21 @@ def test_the_search_does_not_disturb_the_global_random_state(home):
     with home.open() as decider:
         drive(decider)
     assert seen() == before
+
+
+def test_a_trial_cut_by_the_end_of_its_search_is_interrupted_and_one_with_an_error_failed(tmp_path):
+    with open_decider(tmp_path, trials=3) as decider:
+        decider.tell(decider.ask().number, Outcome.failed(MemoryError("too large")))
+        decider.ask()
+    with open_decider(tmp_path, trials=3) as decider:  # told again from the journal alone
+        again = decider.records()
+    assert [(r.state, r.interrupted) for r in again] == [("failed", False), ("failed", True)]
+    assert decider.records() == again
+
+
+def test_a_trial_whose_driver_was_lost_is_interrupted_too(tmp_path):
+    lost = open_decider(tmp_path, trials=3)
+    lost.ask()
+    lost._journal.close()  # as a kill does: nothing is told
+    with open_decider(tmp_path, trials=3) as decider:
+        assert [(r.interrupted, r.error) for r in decider.records()] == [(True, "interrupted: its driver was lost")]
