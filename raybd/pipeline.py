@@ -31,7 +31,7 @@ from raybd.stages import (
     selecting,
     suspects,
 )
-from raybd.stages.holding import keeping, take
+from raybd.stages.holding import copy, keeping, take
 from raybd.stages.jobs import OnDone
 from raybd.stages.run_folder import RunFolder, load_study
 from raybd.stages.suspects import OnTraining
@@ -187,6 +187,7 @@ def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
     Raises:
         BadInput: if nothing held it before, or MLflow does not answer.
     """
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
     take(folder.path)
     return promoting.rollback(settings, folder)
@@ -203,8 +204,10 @@ def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
     return page
 
 
+@keeping()
 def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
     """Deliver to MLflow what waited in the run folder while the server was down, each record exactly once."""
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
     return tracking.sync(folder.path, settings.tracking.uri, base=settings.folder)
 
@@ -318,12 +321,14 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
 
 def _taken(settings: StudySettings, runs: Path) -> None:
     """Hold the run folder where there is one: who comes too late learns it before the work, not after."""
+    copy(settings, runs)
     if (runs / settings.name).exists():
         take(RunFolder.open(settings, runs, create=False).path)
 
 
 def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
     """The run folder of a study and the suspect in it."""
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
     take(folder.path)
     home = folder.suspect
