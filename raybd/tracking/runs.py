@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class Tracker:
     def trial(self, record: Mapping[str, Any]) -> None:
         """Write one trial of the search, as `search/card.json` holds it."""
         self._sender.send(trial_record(self._sender.run_key, record))
+
+    def trials(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write several trials, some at the same time, each as `trial` does."""
+        self._sender.send_together([trial_record(self._sender.run_key, record) for record in records])
 
     def reference(self, name: str, row: Mapping[str, Any]) -> None:
         """Write one row of the assessment (a reference, the suspect, the selected) as `assess/card.json` does."""

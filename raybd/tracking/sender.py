@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,26 @@ class Sender:
         if not self._resting():
             return self.flush(at_once)
         return Delivered(sent=0, already_there=0, left=self.waiting, reason=self.reason)
+
+    def send_together(self, records: Sequence[Record]) -> None:
+        """Deliver child records, several at a time, or keep them; where others wait they go one by one behind them."""
+        if self._outbox.keys or self._resting():
+            for record in records:
+                self.send(record)
+            return
+        try:
+            with self._outbox.locked():
+                errors = self._connected().deliver_together(records)
+                self._note_parent()
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            errors = {record.key: error for record in records}
+        for record in records:
+            if record.key in errors:
+                self._outbox.append(record)
+        if errors:
+            self._failed(next(iter(errors.values())))
+        else:
+            self.error = None
 
     def flush(self, limit: int | None = None) -> Delivered:
         """Deliver what waits, oldest first, at most `limit` records; each exactly once, also over crashes.

@@ -6,6 +6,7 @@ The rate is that of 64 trials of five seconds. Driver, server and database share
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -36,6 +37,21 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def cpu_seconds(root: int) -> float:
+    """What a process and its descendants have used of the processors, those that run and those waited for."""
+    parents, used = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            pid = int(path.parent.name)
+            parents[pid], used[pid] = int(fields[1]), sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    tree, new = {root}, True
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in tree} - tree
+        tree |= new
+    return sum(used.get(pid, 0.0) for pid in tree)
+
+
 def record(number: int) -> TrialRecord:
     """A trial as a search of so many would record it."""
     outcome = measured(0.01 * (number % 90), 0.9)
@@ -62,11 +78,11 @@ def measure(uri: str, folder: Path, *, seconds: float, rate: float) -> dict[str,
     log = SearchLog(settings, SUSPECT, RunFolder(path=folder / "run"))
     with log:
         log.begin(trials, [])
-        before, start = resident_mb(), time.monotonic()
+        before, start, cpu, own = resident_mb(), time.monotonic(), cpu_seconds(os.getpid()), time.process_time()
         cost = arrivals(log, trials=trials, rate=rate)
         arriving, at_end = time.monotonic() - start, resident_mb()
         left = log.backlog
-    took = time.monotonic() - start
+    took, cpu, own = time.monotonic() - start, cpu_seconds(os.getpid()) - cpu, time.process_time() - own
     client = connect(uri)
     experiment = client.get_experiment_by_name(f"raybd/{settings.name}").experiment_id
     return {
@@ -77,6 +93,7 @@ def measure(uri: str, folder: Path, *, seconds: float, rate: float) -> dict[str,
         "seconds_until_all_were_written": took,
         "written_per_second": trials / took,
         "written_per_second_while_arriving": (trials - left) / arriving,
+        "cpu_seconds_per_trial": {"driver": own / trials, "server_and_database": (cpu - own) / trials},
         **cost,
         "driver_mb_before": before,
         "driver_mb_when_the_last_arrived": at_end,
