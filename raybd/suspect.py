@@ -32,7 +32,10 @@ _COMPARED = (*_MODEL, "never_poisoned_digest", "reference_digest", "poisoned")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """What a study fixes before any model is looked at. `trigger` is None when it is not known."""
+    """What a study fixes before any model is looked at. `trigger` is None when it is not known.
+
+    `trial_compute` is how trials compute where that is otherwise than here: on a cluster whose head has no GPU.
+    """
 
     architecture: Architecture
     splits: Splits
@@ -40,6 +43,7 @@ class Bench:
     augment: Augment
     compute: Compute
     seed: int
+    trial_compute: Compute | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
