@@ -131,7 +131,7 @@ def searched(folder: Path, given: argparse.Namespace, watch: Watch) -> None:
             segment=given.segment,
             on_trial=watch,
         )
-        watch.left = sum(isinstance(thing, Trial) for thing in gc.get_objects())
+        watch.left = sum(type(thing) is Trial for thing in gc.get_objects())
     if watch.ended % given.segment:
         watch.note()
 

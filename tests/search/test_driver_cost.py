@@ -4,9 +4,11 @@ import json
 import random
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 from raybd.registry import as_json
 from raybd.search import local, records
+from raybd.search.halving import Halving
 from raybd.search.journal import HeldJournal
 from raybd.search.records import discard_weights, front_of
 from raybd.search.tuner.trials import OUTCOME, RaySearcher
@@ -88,3 +90,18 @@ def test_weights_kept_one_trial_at_a_time_are_those_of_the_front_of_all(tmp_path
         assert kept == set(front_of(ended[:n])) == {r.number for r in front}
         seen[len(kept)] += 1
     assert len(seen) > 1, "the front grew and shrank"
+
+
+def test_a_free_worker_goes_to_the_trial_that_came_last_and_no_starting_one_is_thrown_away():
+    def trial(status):
+        return SimpleNamespace(status=status)
+
+    starting, running, newcomer, ended = (trial(s) for s in ("PENDING", "RUNNING", "PENDING", "TERMINATED"))
+    scheduler = Halving(SimpleNamespace(gives_up=lambda trial_id, result: False))
+
+    def chosen(*trials):
+        return scheduler.choose_trial_to_run(SimpleNamespace(get_trials=lambda: list(trials)))
+
+    assert chosen(starting, running, newcomer, ended) is newcomer
+    assert chosen(starting, running) is starting
+    assert chosen(running, ended) is None
