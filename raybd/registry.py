@@ -213,7 +213,7 @@ def _fields(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     return {f.name: hints[f.name] for f in fields}, tuple(f.name for f in fields if _required(f))
 
 
-def _revived(cls: type[Any], data: Any) -> Any:
+def _revived(cls: Any, data: Any) -> Any:
     _expect(Mapping, data, cls)
     hints, required = _fields(cls)
     missing = [name for name in required if name not in data]
@@ -291,6 +291,24 @@ def read_json(path: Path) -> Any:
     if size > JSON_BYTES:
         raise BadInput(f"{path}: expected at most {JSON_BYTES:,} bytes, got {size:,}")
     return data
+
+
+def read_card(path: Path, *keys: str, **types: Any) -> dict[str, Any]:
+    """Return the mapping in `path`.
+
+    Raises:
+        BadInput: if it cannot be read, lacks one of `keys`, or one of `types`, or that is of another type.
+    """
+    held = read_json(path)
+    missing = [key for key in (*keys, *types) if not isinstance(held, dict) or key not in held]
+    if missing or not isinstance(held, dict):
+        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing) or 'everything'}")
+    for key, kind in types.items():
+        try:
+            revive(kind, held[key])
+        except BadInput as error:
+            raise BadInput(f"{path}: {key} is damaged: {error}") from error
+    return held
 
 
 def parse_json(text: bytes) -> Any:

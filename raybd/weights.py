@@ -151,7 +151,10 @@ def load_into(model: Classifier, state: Mapping[str, Tensor]) -> None:
     ]
     if any(faults):
         raise BadInput(f"suspect.weights: they do not fit the model: {'; '.join(filter(None, faults))}")
-    model.body.load_state_dict(dict(state))
+    try:
+        model.body.load_state_dict(dict(state))
+    except Exception as error:  # a network's own hooks may refuse, and torch cannot copy every type
+        raise BadInput(f"suspect.weights: they do not fit the model: {error}") from error
 
 
 def _kind(tensor: Tensor) -> str:

@@ -1,8 +1,10 @@
 """YAML files as plain mappings, read strictly, and where the ones that come with raybd lie."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Hashable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +69,15 @@ def _check_plain(value: Any, where: str) -> None:
         raise BadInput(f"{where}: holds half of a character")
 
 
-def _check_size(path: Path) -> None:
+def _text(path: Path) -> str:
+    """What is in the file, if PyYAML can be trusted to end: it reads open brackets in quadratic time."""
     if path.stat().st_size > FILE_BYTES:
         raise BadInput(f"expected at most {FILE_BYTES:,} bytes, got {path.stat().st_size:,}")
+    text = path.read_text(encoding="utf-8")
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    if max(accumulate(steps), default=0) > 8 * DEPTH:
+        raise BadInput(f"nested more than {DEPTH} deep")
+    return text
 
 
 def read_yaml(path: Path) -> Any:
@@ -79,9 +87,8 @@ def read_yaml(path: Path) -> Any:
         BadInput: if it cannot be read, is no YAML, names a key twice, or holds more than any setting of ours needs.
     """
     try:
-        _check_size(path)
         # The loader derives from SafeLoader: no Python objects are made.
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+        data = yaml.load(_text(path), Loader=_StrictLoader)  # noqa: S506
         _check_plain(data, "")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error

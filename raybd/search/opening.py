@@ -1,6 +1,6 @@
 """How a search's study is opened in its journal: found, checked to be of the same search, or begun."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, revive
 from raybd.search.journal import HeldJournal
 from raybd.search.records import Objective
+from raybd.search.scrutiny import check_lines
 
 JOURNAL = "journal.log"
+_ATTRIBUTES: Mapping[str, Any] = {"identity": dict[str, Any], "trials": int, "warm": list[dict[str, Any]]}
+"""What the study says of itself, and of what type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ def open_study(
     trials: int,
     extend: int,
     warm: Sequence[Mapping[str, Any]],
+    check: Callable[[optuna.Study], None] = lambda study: None,
 ) -> OpenStudy:
     """Return the study in `folder`, begun or found, held against other processes.
 
@@ -47,6 +51,7 @@ def open_study(
         trials: the budget; a study once extended keeps the larger one.
         extend: so many more than that.
         warm: settings of earlier searches to try first; a study begun earlier has its own.
+        check: looks at the study before anything is added to it; what it raises is passed on.
 
     Raises:
         BadInput: if the folder holds a study of something else or with another warm start, which is left as it was;
@@ -60,6 +65,7 @@ def open_study(
     held = HeldJournal.hold(path)
     try:
         storage, study = _study(held, name, objectives)
+        check(study)
         budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
         warmed = _warm(study, warm, folder)
         for key, value in (("identity", dict(identity)), ("trials", budget), ("warm", warmed)):
@@ -93,16 +99,23 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
     """What the study in the journal says of itself; None if there is none. The journal is only read."""
     if not path.is_file() or path.stat().st_size == 0:
         return None
+    check_lines(path)
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, AssertionError) as error:
+        names = [study.study_name for study in storage.get_all_studies()]
+        kept = storage.get_study_user_attrs(storage.get_study_id_from_name(name)) if name in names else None
+    except Exception as error:  # whatever Optuna says of a log that is none of its own
         raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
-    names = [study.study_name for study in storage.get_all_studies()]
-    if not names:
-        return None
-    if name not in names:
-        raise BadInput(f"{path}: holds the study '{names[0]}', not '{name}'")
-    return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+    if kept is None and (names or b"\n" in path.read_bytes()):
+        held = f"the study '{names[0]}'" if names else "no study"
+        raise BadInput(f"{path}: holds {held}, not '{name}'")
+    for key, kind in _ATTRIBUTES.items():
+        if kept is not None and key in kept:
+            try:
+                revive(kind, kept[key])
+            except BadInput as error:
+                raise BadInput(f"{path}: its {key} is damaged: {error}") from error
+    return kept
 
 
 def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import as_json, describe, read_json, revive, write_json
+from raybd.registry import as_json, describe, read_card, revive, write_json
 from raybd.search.records import Job, OnJob, Outcome
 from raybd.stages.execution import Executor
 
@@ -60,7 +60,7 @@ def _kept(job: Job) -> Outcome | None:
     """The outcome of this very job, if it was written down and its weights are there."""
     if job.weights is None or not job.weights.is_file() or not _file(job).is_file():
         return None
-    card = read_json(_file(job))
+    card = read_card(_file(job), "defense", "seed", outcome=Outcome)
     if {key: card[key] for key in ("defense", "seed")} != _identity(job):
         return None
     kept: Outcome = revive(Outcome, card["outcome"])

@@ -11,10 +11,10 @@ from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
 from raybd.models import Architecture
-from raybd.registry import BadInput
+from raybd.registry import BadInput, read_card
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
-from raybd.suspect import planted_trigger, read_card
+from raybd.suspect import planted_trigger
 from raybd.tracking import fetch
 from raybd.training import Compute
 from raybd.triggers import Trigger

@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from raybd.artifacts import CARD, Study
-from raybd.registry import BadInput, read_json, write_json
+from raybd.registry import BadInput, read_card, read_json, write_json
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_card
 
 STUDY = "study.json"
 RESOLVED = "study.yaml"
@@ -69,7 +70,7 @@ class RunFolder:
 
     def card(self, word: str) -> Any:
         """Return a stage's card; None if it has not run, or what it was made from has changed since."""
-        return read_json(self.stage(word) / CARD) if self.fresh(word) else None
+        return load_card(self.stage(word), word) if self.fresh(word) else None
 
     def fresh(self, word: str) -> bool:
         """Whether a stage's card is there and was made from what the stage before it holds now."""
@@ -80,10 +81,10 @@ class RunFolder:
         before, key = MADE_FROM[word]
         if not self.fresh(before):
             return False
-        made_from = read_json(self.stage(word) / CARD).get(key)
+        made_from = read_card(self.stage(word) / CARD).get(key)
         if before == "search":
             return bool(made_from == Study.load(self.stage(before)).digest)
-        return bool(made_from == read_json(self.stage(before) / CARD).get(key))
+        return bool(made_from == read_card(self.stage(before) / CARD).get(key))
 
     def require(self, word: str) -> Path:
         """Return the folder of a stage that another needs.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
-from raybd.registry import BadInput, as_json, read_json, write_json
+from raybd.registry import BadInput, as_json, read_card, write_json
 from raybd.search.opening import JOURNAL
 from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
 from raybd.search.samplers import succession
@@ -22,7 +22,7 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._before = float(read_json(path)["seconds"]) if path.is_file() else 0.0
+        self._before = float(read_card(path, seconds=float)["seconds"]) if path.is_file() else 0.0
         self._start = time.monotonic()
 
     @property

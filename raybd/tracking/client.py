@@ -1,14 +1,17 @@
 """How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from raybd.registry import BadInput, nearest
 
+_SECRET = re.compile(r"(?i)password|passwd|pwd|secret|token")
+"""Names of what an address must not carry in its query either."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 _ENVIRONMENT = {
@@ -73,7 +76,7 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
     """
     if uri is None:
         return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
-    parts = urlsplit(uri)
+    parts = _parts(uri)
     scheme = parts.scheme.split("+")[0]
     if scheme in ("", "file") or len(scheme) == 1:
         raise BadInput(
@@ -82,12 +85,22 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
         )
     if scheme not in _SCHEMES:
         raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
-    if parts.password:
+    return _absolute_sqlite(uri, base or run_dir) if scheme == "sqlite" else uri
+
+
+def _parts(uri: str) -> SplitResult:
+    """The parts of an address, looked at for a password first: every other message repeats the address."""
+    try:
+        parts = urlsplit(uri)
+        secret = parts.password or [key for key, _ in parse_qsl(parts.query) if _SECRET.search(key)]
+    except ValueError as error:
+        raise BadInput(f"tracking.uri: no address ({error})") from error
+    if secret:
         raise BadInput(
             "tracking.uri: expected an address without its password, which would be copied into the run; "
             "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
         )
-    return _absolute_sqlite(uri, base or run_dir) if scheme == "sqlite" else uri
+    return parts
 
 
 def _absolute_sqlite(uri: str, base: Path) -> str:

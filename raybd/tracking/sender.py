@@ -1,13 +1,14 @@
 """Between what a study says and MLflow: sent at once while it answers, kept in the outbox while it does not."""
 
 import contextlib
+import re
 import shutil
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput, read_json, write_json
+from raybd.registry import BadInput, read_card, write_json
 from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
@@ -51,7 +52,7 @@ class Sender:
         if not self._run_key:
             with self._outbox.locked():
                 new = {"run_key": uuid.uuid4().hex, "parent_run_id": None}
-                held = read_json(self._state_path) if self._state_path.exists() else new
+                held = _state(self._state_path) if self._state_path.exists() else new
                 state = {**held, "study": self._study, "uri": self._kept_uri}
                 if state != held:
                     write_json(self._state_path, state)
@@ -166,7 +167,7 @@ class Sender:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _note_parent(self) -> None:
-        state, parent = read_json(self._state_path), self._connected().parent_id()
+        state, parent = _state(self._state_path), self._connected().parent_id()
         if state["parent_run_id"] != parent:
             write_json(self._state_path, {**state, "parent_run_id": parent})
 
@@ -189,5 +190,11 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "tracking.json"
     if not path.exists():
         raise BadInput(f"{run_dir}: nothing to sync, no study was tracked in this folder (no tracking.json)")
-    state: dict[str, Any] = read_json(path)
+    return _state(path)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state = read_card(path, run_key=str, parent_run_id=str | None, study=str, uri=str | None)
+    if not re.fullmatch(r"[\w-]+", state["run_key"]):  # it goes into MLflow's queries
+        raise BadInput(f"{path}: run_key is damaged: {state['run_key']!r:.80}")
     return state
