@@ -1,6 +1,5 @@
 """The nouns of the flow: Suspect, Study, Candidate, Assessment, and how each lies in its folder."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -28,22 +27,6 @@ __all__ = [
 A = TypeVar("A")
 
 
-_SELECTION: Mapping[str, Any] = {
-    "number": int,
-    "defense": dict[str, Any],
-    "setting": dict[str, Any],
-    "seeds": list[int],
-    "shipped_seed": int,
-    "why": str,
-    "confirmed": list[dict[str, Any]],
-    "training_seconds": float,
-    "images": int,
-    "study_digest": str,
-    "weights_digest": str,
-}
-"""What the card of a candidate says, each with its type."""
-
-
 class NothingFeasible(Exception):
     """No setting met the limits on the selection split; the message shows the nearest and what to widen."""
 
@@ -58,15 +41,6 @@ def _revived(cls: type[A], folder: Path) -> A:
     except BadInput as error:
         raise error if str(folder / CARD) in str(error) else BadInput(f"{folder / CARD}: {error}") from error
     return revived
-
-
-def selection_card(folder: Path) -> dict[str, Any]:
-    """Return the card of the candidate in `folder`.
-
-    Raises:
-        BadInput: if it is damaged.
-    """
-    return read_card(folder / CARD, **_SELECTION)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +66,7 @@ class Candidate:
         Raises:
             BadInput: if there is none, or its weights are not those of the card.
         """
-        card = selection_card(folder)
+        card = read_card(folder / CARD, seeds=list[int], shipped_seed=int, weights_digest=str)
         files = [folder / "seeds" / str(index) / WEIGHTS for index in range(len(card["seeds"]))]
         if card["shipped_seed"] not in card["seeds"]:
             raise BadInput(f"{folder / CARD}: damaged: shipped_seed is none of seeds")

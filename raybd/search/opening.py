@@ -64,7 +64,7 @@ def open_study(
     folder.mkdir(parents=True, exist_ok=True)
     held = HeldJournal.hold(path)
     try:
-        storage, study = _study(held, name, objectives)
+        storage, study = _study(held, name, objectives, begun=kept is not None)
         check(study)
         budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
         warmed = _warm(study, warm, folder)
@@ -118,9 +118,13 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
     return kept
 
 
-def _study(journal: HeldJournal, name: str, objectives: Mapping[str, Objective]) -> tuple[JournalStorage, optuna.Study]:
+def _study(
+    journal: HeldJournal, name: str, objectives: Mapping[str, Objective], *, begun: bool
+) -> tuple[JournalStorage, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = JournalStorage(journal)
+    if begun:  # creating it again would add a line to the journal before anybody has looked at it
+        return storage, optuna.load_study(storage=storage, study_name=name)
     directions = [objective.direction for objective in objectives.values()]
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions)
     return storage, study

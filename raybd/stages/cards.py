@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raybd.artifacts import CARD, Assessment, Study, selection_card
+from raybd.artifacts import CARD, Assessment, Study
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.registry import BadInput, as_json, read_card, revive
 from raybd.search.records import TrialRecord
@@ -28,6 +28,19 @@ class ConfirmedCard:
     images: tuple[int, ...]
 
 
+_SELECTION: Mapping[str, Any] = {
+    "number": int,
+    "defense": dict[str, Any],
+    "setting": dict[str, Any],
+    "seeds": list[int],
+    "shipped_seed": int,
+    "why": str,
+    "confirmed": list[dict[str, Any]],
+    "training_seconds": float,
+    "images": int,
+    "study_digest": str,
+    "weights_digest": str,
+}
 _PROMOTION: Mapping[str, Any] = {
     "name": str,
     "alias": str,
@@ -57,7 +70,7 @@ def load_study(folder: Path) -> Study:
 
 
 def _selection(folder: Path) -> dict[str, Any]:
-    card = selection_card(folder)
+    card = read_card(folder / CARD, **_SELECTION)
     try:
         for each in card["confirmed"]:
             revive(ConfirmedCard, each)

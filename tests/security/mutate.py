@@ -153,7 +153,7 @@ def safetensors_bent(random: Random, content: bytes) -> bytes:
 def pickle_bent(random: Random, content: bytes) -> bytes:
     """A pickle whose globals, numbers or instructions are others."""
     places = _instructions(content)
-    code, at = random.choice(places)
+    at = random.choice(places)[1]
     end = next((later for _, later in places if later > at), len(content))
     way = random.randrange(4)
     if way == 0 and any(c.name == "GLOBAL" for c, _ in places):
