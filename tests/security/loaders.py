@@ -56,7 +56,7 @@ def _card(path: Path) -> None:
 
 
 def _study(path: Path) -> None:
-    settings = load_study(path)
+    settings = load_study(path.with_name("study.yaml") if path.name == "space.yaml" else path)
     settings.identity()
     settings.load_space()
 
