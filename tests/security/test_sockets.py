@@ -35,7 +35,7 @@ def sockets(processes: set[int]) -> dict[str, str]:
     for process in processes:
         try:
             name = Path(f"/proc/{process}/comm").read_text(encoding="utf-8").strip()
-            links = [os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir()]
+            links = [str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir()]
         except OSError:
             continue
         found |= {link.removeprefix("socket:[")[:-1]: name for link in links if link.startswith("socket:[")}
@@ -56,27 +56,27 @@ def listening(processes: set[int]) -> dict[str, str]:
 def loopback(address: str) -> bool:
     """Whether a hexadecimal address is 127.x.x.x, ::1, or the former written as the latter."""
     host = address.partition(":")[0]
-    return (
-        host[-8:].endswith("7F")
-        if len(host) == 8 or host[:24] == "0" * 16 + "FFFF0000"
-        else host == "0" * 24 + "01000000"
-    )
+    if len(host) == 8 or host.startswith("0" * 16 + "FFFF0000"):
+        return host.endswith("7F")
+    return host == "0" * 24 + "01000000"
 
 
-def test_the_addresses_are_told_apart() -> None:
-    assert [
-        loopback(host) for host in ("0100007F:1F90", "00000000:1F90", "0" * 32 + ":1", "0" * 24 + "01000000:1")
-    ] == [
-        True,
-        False,
-        False,
-        True,
-    ]
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("0100007F:1F90", True),
+        ("00000000:1F90", False),
+        ("020200C0:1F90", False),
+        ("0" * 24 + "01000000:1", True),
+        ("0" * 32 + ":1", False),
+        ("0" * 16 + "FFFF00000100007F:1", True),
+    ],
+)
+def test_the_addresses_are_told_apart(address: str, local: bool) -> None:
+    assert loopback(address) is local
 
 
-def test_ray_listens_on_loopback_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_ray_listens_on_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from raybd.search.tuner import connected
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
