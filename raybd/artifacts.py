@@ -67,10 +67,10 @@ class Candidate:
         Raises:
             BadInput: if there is none, or its weights are not those of the card.
         """
-        card = read_card(folder / CARD, *_CANDIDATE)
-        if not isinstance(card["seeds"], list) or card["shipped_seed"] not in card["seeds"]:
-            raise BadInput(f"{folder / CARD}: damaged; the shipped seed is none of the seeds")
+        card = read_card(folder / CARD, seeds=list[int], shipped_seed=int, weights_digest=str)
         files = [folder / "seeds" / str(index) / WEIGHTS for index in range(len(card["seeds"]))]
+        if card["shipped_seed"] not in card["seeds"]:
+            raise BadInput(f"{folder / CARD}: damaged: shipped_seed is none of seeds")
         shown = card["seeds"].index(card["shipped_seed"])
         for path in (folder / WEIGHTS, files[shown]):
             if weights_digest(load_weights(path)) != card["weights_digest"]:

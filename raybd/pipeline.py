@@ -31,9 +31,10 @@ from raybd.stages import (
     selecting,
     suspects,
 )
+from raybd.stages.cards import load_study
 from raybd.stages.holding import copy, keeping, take
 from raybd.stages.jobs import OnDone
-from raybd.stages.run_folder import RunFolder, load_study
+from raybd.stages.run_folder import RunFolder
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version

@@ -106,9 +106,7 @@ def measure(
     """
     ready = preparation.bench(settings)
     if ready.trial_compute is not None:
-        raise BadInput(
-            "resources.gpus_per_trial: none here, on a cluster's head; measure a worker"
-        )
+        raise BadInput("resources.gpus_per_trial: none here, on a cluster's head; measure a worker")
     view = _view(ready, settings).on_device()
     space = settings.load_space()
     compute = view.compute

@@ -4,19 +4,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
 from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import TestView
+from raybd.evaluation.twin import TwinCheck
 from raybd.factories import factory_file
 from raybd.models import Architecture, Classifier
-from raybd.registry import BadInput, as_json, as_number, describe, digest_of, read_card, write_json
+from raybd.registry import BadInput, as_json, describe, digest_of, nearest, read_card, revive, write_json
 from raybd.scenarios import Victim
 from raybd.training import Compute
 from raybd.triggers import Learned, Trigger, learnt
-from raybd.weights import State, load_into, load_weights, save_weights, state_of, weights_digest
+from raybd.weights import State, check_finite, load_into, load_weights, save_weights, state_of, weights_digest
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -27,6 +28,24 @@ POISONED = "poisoned.safetensors"
 SPLITS = "splits.json"
 LOOKS = "test_looks.json"
 _MODEL = ("weights_digest", "architecture", "splits", "trigger", "augment", "compute")
+_READ: Mapping[str, Any] = {
+    "how": Literal["inject", "adopt"],
+    "trigger_knowledge": Literal["planted", "given", "none"],
+    "facts": dict[str, Any],
+}
+_FACTS: Mapping[str, Any] = {
+    "origin": str,
+    "scenario": str,
+    "reference_model": str,
+    "attack": dict[str, Any],
+    "training": dict[str, Any],
+    "training_seconds": float,
+    "twin": TwinCheck,
+    "upstream": dict[str, Any],
+    "warnings": list[str],
+    "poisoned_digest": str | None,
+}
+"""What is read from a card, rather than compared with the study; and the facts on it, each with its type."""
 _COMPARED = (*_MODEL, "never_poisoned_digest", "reference_digest", "poisoned")
 
 
@@ -223,17 +242,14 @@ class Suspect:
         Raises:
             BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
         """
-        card = read_card(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
-        if not isinstance(card["facts"], dict):
-            raise BadInput(f"{folder / CARD}: damaged; facts is no mapping")
+        card = read_card(folder / CARD, *_COMPARED, **_READ)
+        _check_facts(card["facts"], folder)
         made = _images(folder / POISONED, card["facts"])
-        changed = read_card(folder / SPLITS, "poisoned", "covers")
-        if not all(isinstance(changed[key], list) for key in ("poisoned", "covers")):
-            raise BadInput(f"{folder / SPLITS}: damaged; poisoned and covers are lists of places in the training split")
+        changed = read_card(folder / SPLITS, poisoned=list[int], covers=list[int])
         suspect = cls(
             how=card["how"],
             bench=bench,
-            state=load_weights(folder / WEIGHTS),
+            state=_finite(folder / WEIGHTS),
             knowledge=card["trigger_knowledge"],
             reference=_loaded(folder / REFERENCE),
             twin=_loaded(folder / TWIN),
@@ -255,13 +271,30 @@ def planted_trigger(folder: Path) -> Trigger | None:
     """
     if not (folder / TRIGGER).is_file():
         return None
-    described = read_card(folder / CARD, "trigger")["trigger"]
+    described = read_card(folder / CARD, trigger=dict[str, Any])["trigger"]
     fields = {key: value for key, value in described.items() if key not in ("digest", "weights")}
     return learnt(fields, load_weights(folder / TRIGGER), where=f"{folder / CARD}: trigger")
 
 
 def _loaded(path: Path) -> State | None:
-    return load_weights(path) if path.is_file() else None
+    return _finite(path) if path.is_file() else None
+
+
+def _finite(path: Path) -> State:
+    state = load_weights(path)
+    check_finite(state, str(path))
+    return state
+
+
+def _check_facts(facts: Mapping[str, Any], folder: Path) -> None:
+    """Refuse facts of types that nobody here writes: reports walk through them."""
+    for key, value in facts.items():
+        if key not in _FACTS:
+            raise BadInput(f"{folder / CARD}: facts: unknown '{key:.80}'{nearest(key, _FACTS)}")
+        try:
+            revive(_FACTS[key], value)
+        except BadInput as error:
+            raise BadInput(f"{folder / CARD}: facts.{key} is damaged: {error}") from error
 
 
 def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
@@ -269,6 +302,9 @@ def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
     held = _loaded(path)
     if held is None:
         return None
+    shapes = {name: (tensor.ndim, tensor.dtype) for name, tensor in held.items()}
+    if shapes != {"images": (4, torch.uint8), "labels": (1, torch.int64), "classes": (0, torch.int64)}:
+        raise BadInput(f"{path}: expected images, labels and the number of classes, got {shapes!s:.200}")
     made = ImageSet(images=held["images"], labels=held["labels"], classes=int(held["classes"]))
     if made.digest() != facts.get("poisoned_digest"):
         raise BadInput(f"{path}: these are not the images of the card; the file was changed")
@@ -287,9 +323,7 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
 def test_looks(folder: Path) -> int:
     """Return how often the test split of the suspect in `folder` was looked at."""
     path = folder / LOOKS
-    if not path.is_file():
-        return 0
-    return int(as_number(read_card(path, "looks")["looks"], where=f"{path}: looks"))
+    return int(read_card(path, looks=int)["looks"]) if path.is_file() else 0
 
 
 test_looks.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test

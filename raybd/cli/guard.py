@@ -15,6 +15,8 @@ from raybd.files import disk_fault
 from raybd.registry import BadInput
 
 # Click's context, whose class typer keeps to itself, is Any here.
+MESSAGE = 4000
+"""So many characters of a message are shown."""
 FAULT, BAD_INPUT, NOTHING_FEASIBLE, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -31,7 +33,7 @@ class Guarded(TyperCommand):
         except (Exception, KeyboardInterrupt) as error:
             if ctx.find_root().params["debug"]:
                 err.print_exception()
-            err.print(_message(error, ctx), markup=False, highlight=False, soft_wrap=True)
+            err.print(_printable(_message(error, ctx)), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from error
 
 
@@ -82,6 +84,12 @@ def _message(error: BaseException, ctx: Any) -> str:
         return f"{full.strerror}{where}\nWhat was finished is kept. When the disk can be written again, {_again(ctx)}"
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"{said}\nThis is a fault of raybd or of this machine. To see where: raybd --debug {ctx.info_name} ..."
+
+
+def _printable(text: str) -> str:
+    """`text` without what would steer a terminal, because it may quote a file of others, and of a bearable length."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text[:MESSAGE])
+    return shown if len(text) <= MESSAGE else f"{shown}... ({len(text) - MESSAGE:,} more characters)"
 
 
 def _interrupted(ctx: Any) -> str:

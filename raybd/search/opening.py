@@ -1,6 +1,6 @@
 """How a search's study is opened, in its journal or in PostgreSQL: found and checked to be the same, or begun."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,15 +9,20 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from raybd.registry import BadInput, digest_of, read_json, write_json
+from raybd.registry import BadInput, digest_of, read_card, revive, write_json
 from raybd.search.database import KEY, Hold, database_url, place
 from raybd.search.journal import HeldJournal
 from raybd.search.patient import PatientStorage
 from raybd.search.records import Objective
+from raybd.search.scrutiny import check_lines
 
 JOURNAL = "journal.log"
 DATABASE = "database.json"
 """Says, in the folder of a search that is kept in PostgreSQL, which study of the database it is."""
+_ATTRIBUTES: Mapping[str, Any] = {"identity": dict[str, Any], "trials": int, "warm": list[dict[str, Any]]}
+"""What the study says of itself, and of what type."""
+_NOTE: Mapping[str, Any] = {"name": str, "study": str, "database": str, "identity": dict[str, Any]}
+"""The same of what the folder notes of a study in PostgreSQL."""
 
 
 class Held(Protocol):
@@ -69,6 +74,7 @@ def open_study(
     extend: int,
     warm: Sequence[Mapping[str, Any]],
     storage: str | None = None,
+    check: Callable[[optuna.Study], None] = lambda study: None,
 ) -> OpenStudy:
     """Return the study of the search in `folder`, begun or found, held against other processes.
 
@@ -81,6 +87,7 @@ def open_study(
         extend: so many more than that.
         warm: settings of earlier searches to try first; a study begun earlier has its own.
         storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
+        check: looks at the study before anything is added to it; what it raises is passed on.
 
     Raises:
         BadInput: if the folder holds a study of something else or with another warm start, which is left as it was;
@@ -93,8 +100,8 @@ def open_study(
     else:
         held, kept_in, study_name = _in_database(folder, name, identity, storage)
     try:
-        directions = [objective.direction for objective in objectives.values()]
-        study = optuna.create_study(storage=kept_in, study_name=study_name, directions=directions, load_if_exists=True)
+        study = _study(kept_in, study_name, objectives)
+        check(study)
         budget = max(int(study.user_attrs.get("trials", 0)), trials) + extend
         warmed = _warm(study, warm, folder)
         for key, value in (("identity", dict(identity)), ("trials", budget), ("warm", warmed)):
@@ -109,9 +116,18 @@ def open_study(
     return OpenStudy(study=study, storage=kept_in, held=held, trials=budget, warm=tuple(warmed))
 
 
+def _study(kept_in: BaseStorage, name: str, objectives: Mapping[str, Objective]) -> optuna.Study:
+    """The study, loaded or made: making one again would add a line to its journal before anybody has looked at it."""
+    try:
+        return optuna.load_study(storage=kept_in, study_name=name)
+    except KeyError:
+        directions = [objective.direction for objective in objectives.values()]
+        return optuna.create_study(storage=kept_in, study_name=name, directions=directions, load_if_exists=True)
+
+
 def _in_journal(folder: Path, name: str, identity: Mapping[str, Any]) -> tuple[HeldJournal, BaseStorage, str]:
     if (folder / DATABASE).is_file():
-        home = read_json(folder / DATABASE)["database"]
+        home = read_card(folder / DATABASE, database=str)["database"]
         raise BadInput(f"{folder}: this search is kept in PostgreSQL at {home}; go on with {KEY} naming it")
     path = folder / JOURNAL
     kept = _kept_attributes(path, name)
@@ -131,7 +147,7 @@ def _in_database(folder: Path, name: str, identity: Mapping[str, Any], storage: 
     url = database_url(storage)
     if (folder / JOURNAL).is_file():
         raise BadInput(f"{folder}: this search is kept in its journal; go on without {KEY}, or use another --runs")
-    known = read_json(folder / DATABASE) if (folder / DATABASE).is_file() else {}
+    known = read_card(folder / DATABASE, **_NOTE) if (folder / DATABASE).is_file() else {}
     if known:
         if known["name"] != name:
             raise BadInput(f"{folder}: holds the study '{known['name']}', not '{name}'")
@@ -159,7 +175,7 @@ def _remember(folder: Path, name: str, identity: Mapping[str, Any], study: str, 
     """Note in the folder where its search is kept, once the database has it."""
     note = {"name": name, "study": study, "database": place(database_url(storage)), "identity": dict(identity)}
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / DATABASE).is_file() or read_json(folder / DATABASE) != note:
+    if not (folder / DATABASE).is_file() or read_card(folder / DATABASE) != note:
         write_json(folder / DATABASE, note)
 
 
@@ -185,13 +201,20 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
     """What the study in the journal says of itself; None if there is none. The journal is only read."""
     if not path.is_file() or path.stat().st_size == 0:
         return None
+    check_lines(path)
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError, AssertionError, TypeError, AttributeError, IndexError) as error:
+        names = [study.study_name for study in storage.get_all_studies()]
+        kept = storage.get_study_user_attrs(storage.get_study_id_from_name(name)) if name in names else None
+    except Exception as error:  # whatever Optuna says of a log that is none of its own
         raise BadInput(f"{path}: not readable as a journal of a search ({error})") from error
-    names = [study.study_name for study in storage.get_all_studies()]
-    if not names:
-        return None
-    if name not in names:
-        raise BadInput(f"{path}: holds the study '{names[0]}', not '{name}'")
-    return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+    if kept is None and (names or b"\n" in path.read_bytes()):
+        held = f"the study '{names[0]}'" if names else "no study"
+        raise BadInput(f"{path}: holds {held}, not '{name}'")
+    for key, kind in _ATTRIBUTES.items():
+        if kept is not None and key in kept:
+            try:
+                revive(kind, kept[key])
+            except BadInput as error:
+                raise BadInput(f"{path}: its {key} is damaged: {error}") from error
+    return kept

@@ -15,6 +15,7 @@ from raybd.search.opening import OpenStudy, open_study
 from raybd.search.records import OBJECTIVES, Objective, Outcome, Proposal, Reading, TrialRecord
 from raybd.search.rungs import Rungs
 from raybd.search.samplers import SAMPLERS, distribution, in_charge
+from raybd.search.scrutiny import check_study
 from raybd.search.space import Space
 from raybd.seeds import derive
 
@@ -140,6 +141,7 @@ class OptunaDecider:
             extend=extend,
             warm=warm,
             storage=storage,
+            check=lambda study: check_study(study, space, [each.direction for each in objectives.values()]),
         )
         decider = cls(opened, space=space, limits=limits, sampler=sampler, seed=seed, objectives=objectives)
         try:

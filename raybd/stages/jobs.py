@@ -61,7 +61,7 @@ def _kept(job: Job) -> Outcome | None:
     """The outcome of this very job, if it was written down and its weights are there; BadInput if they are damaged."""
     if job.weights is None or not job.weights.is_file() or not _file(job).is_file():
         return None
-    card = read_card(_file(job), *_identity(job), "outcome", "weights_digest")
+    card = read_card(_file(job), *_identity(job), outcome=Outcome, weights_digest=str)
     if {key: card[key] for key in _identity(job)} != _identity(job):
         return None
     try:

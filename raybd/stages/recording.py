@@ -12,8 +12,9 @@ from raybd.artifacts import WEIGHTS, Assessment, Study, Suspect
 from raybd.registry import as_json, read_json, revive
 from raybd.search.records import TrialRecord, weights_of
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_study
 from raybd.stages.preparation import example_images
-from raybd.stages.run_folder import RunFolder, environment, load_study
+from raybd.stages.run_folder import RunFolder, environment
 from raybd.tracking import Tracker, Untraceable
 from raybd.weights import load_into, load_weights
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import yaml
 
-from raybd.artifacts import CARD, Assessment, Study
+from raybd.artifacts import CARD
 from raybd.files import write_whole
-from raybd.registry import BadInput, read_card, revive, write_json
-from raybd.search.records import TrialRecord
+from raybd.registry import BadInput, read_card, write_json
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_card, load_study
 
 STUDY = "study.json"
 RESOLVED = "study.yaml"
@@ -26,10 +26,6 @@ MADE_FROM = {
     "promote": ("assess", "weights_digest"),
 }
 """Which stage each is made from, and under which key its card says from what."""
-_KEYS = {
-    "select": ("study_digest", "weights_digest", "seeds"),
-    "promote": ("name", "alias", "version", "promoted", "refusals", "weights_digest"),
-}
 PACKAGES = ("raybd", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
@@ -74,15 +70,7 @@ class RunFolder:
 
     def card(self, word: str) -> Any:
         """Return a stage's card; None if it has not run, or what it was made from has changed since."""
-        return self._checked(word) if self.fresh(word) else None
-
-    def _checked(self, word: str) -> dict[str, Any]:
-        """A stage's card, if it is all there; BadInput else."""
-        if word == "search":
-            load_study(self.stage(word))
-        if word == "assess":
-            Assessment.load(self.stage(word))
-        return read_card(self.stage(word) / CARD, *_KEYS.get(word, ()))
+        return load_card(self.stage(word), word) if self.fresh(word) else None
 
     def fresh(self, word: str) -> bool:
         """Whether a stage's card is there and was made from what the stage before it holds now."""
@@ -93,10 +81,10 @@ class RunFolder:
         before, key = MADE_FROM[word]
         if not self.fresh(before):
             return False
-        made_from = self._checked(word).get(key)
+        made_from = read_card(self.stage(word) / CARD).get(key)
         if before == "search":
             return bool(made_from == load_study(self.stage(before)).digest)
-        return bool(made_from == self._checked(before).get(key))
+        return bool(made_from == load_card(self.stage(before), before).get(key))
 
     def require(self, word: str) -> Path:
         """Return the folder of a stage that another needs.
@@ -123,23 +111,6 @@ class RunFolder:
             if self.has(word):
                 return self.stage(word)
         raise BadInput(f"{self.path}: no suspect yet; `raybd inject` or `raybd adopt` brings one")
-
-
-def load_study(folder: Path) -> Study:
-    """Return the study in the folder of a search.
-
-    Raises:
-        BadInput: if there is none, or it or one of its records is damaged.
-    """
-    study = Study.load(folder)
-    try:
-        for record in study.records:
-            revive(TrialRecord, record)
-    except BadInput as error:
-        raise BadInput(
-            f"{folder / CARD}: {error}. Without this file `raybd search --resume` makes it anew from the journal"
-        ) from error
-    return study
 
 
 def _check_owner(path: Path, settings: StudySettings) -> None:

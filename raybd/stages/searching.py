@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
-from raybd.registry import BadInput, as_json, as_number, read_card, write_json
+from raybd.registry import BadInput, as_json, read_card, write_json
 from raybd.search.opening import begun
 from raybd.search.records import (
     Job,
@@ -21,8 +21,8 @@ from raybd.search.samplers import succession
 from raybd.search.searcher import Limits, OptunaDecider
 from raybd.search.space import Space
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_study
 from raybd.stages.execution import Executor
-from raybd.stages.run_folder import load_study
 from raybd.stages.warm_start import warm_settings
 
 CLOCK = "clock.json"
@@ -33,8 +33,7 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        held = read_card(path, "seconds")["seconds"] if path.is_file() else 0
-        self._before = float(as_number(held, where=f"{path}: seconds"))
+        self._before = float(read_card(path, seconds=float)["seconds"]) if path.is_file() else 0.0
         self._start = time.monotonic()
 
     @property

@@ -1,6 +1,7 @@
 """How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from raybd.addresses import without_password
 from raybd.registry import BadInput, nearest
 
+_SECRET = re.compile(r"(?i)password|passwd|pwd|secret|token")
+"""Names of what an address must not carry in its query either."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 _ENVIRONMENT = {

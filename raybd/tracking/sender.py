@@ -1,6 +1,7 @@
 """Between what a study says and MLflow: sent at once while it answers, kept in the outbox while it does not."""
 
 import contextlib
+import re
 import shutil
 import time
 import uuid
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput, as_number, read_card, write_json
+from raybd.registry import BadInput, read_card, revive, write_json
 from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
@@ -54,7 +55,7 @@ class Sender:
         if not self._run_key:
             with self._outbox.locked():
                 new = {"run_key": uuid.uuid4().hex, "parent_run_id": None}
-                held = read_card(self._state_path, *new) if self._state_path.exists() else new
+                held = _state(self._state_path) if self._state_path.exists() else new
                 state = {**held, "study": self._study, "uri": self._kept_uri}
                 if state != held:
                     write_json(self._state_path, state)
@@ -68,8 +69,8 @@ class Sender:
         """
         key = self.run_key
         with self._outbox.locked():
-            state = read_card(self._state_path)
-            latest = max(now(), int(as_number(state.get("latest", 0), where=f"{self._state_path}: latest")) + 1)
+            state = _state(self._state_path)
+            latest: int = max(now(), state["latest"] + 1)
             write_json(self._state_path, {**state, "run_key": key, "latest": latest})
         return latest
 
@@ -201,7 +202,7 @@ class Sender:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _note_parent(self) -> None:
-        state, parent = read_card(self._state_path), self._connected().parent_id()
+        state, parent = _state(self._state_path), self._connected().parent_id()
         if state["parent_run_id"] != parent:
             write_json(self._state_path, {**state, "parent_run_id": parent})
 
@@ -224,4 +225,15 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "tracking.json"
     if not path.exists():
         raise BadInput(f"{run_dir}: nothing to sync, no study was tracked in this folder (no tracking.json)")
-    return read_card(path, "run_key", "study", "uri")
+    return _state(path)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state = {"latest": 0, **read_card(path, run_key=str, parent_run_id=str | None, study=str, uri=str | None)}
+    try:
+        revive(int, state["latest"])
+    except BadInput as error:
+        raise BadInput(f"{path}: latest is damaged: {error}") from error
+    if not re.fullmatch(r"[\w-]+", state["run_key"]):  # it goes into MLflow's queries
+        raise BadInput(f"{path}: run_key is damaged: {state['run_key']!r:.80}")
+    return state

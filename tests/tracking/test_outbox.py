@@ -80,7 +80,7 @@ def test_a_whole_study_without_a_server_waits_and_is_delivered_once(outage):
 def test_a_server_that_stays_down_leaves_everything_in_place(waiting, tmp_path):
     shutil.copytree(waiting, tmp_path / "demo")
     before = (tmp_path / "demo" / "outbox.jsonl").read_bytes()
-    result = sync(tmp_path / "demo")
+    result = sync(tmp_path / "demo", "http://127.0.0.1:1")
     assert (result.sent, result.already_there, result.left) == (0, 0, 7)
     assert "127.0.0.1" in result.reason
     assert (tmp_path / "demo" / "outbox.jsonl").read_bytes() == before

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 
 from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
@@ -81,7 +82,7 @@ def connected(
     with _environment(_ENVIRONMENT):
         started = not ray.is_initialized()
         if started:
-            with _own_sigterm():
+            with _own_sigterm(), contextlib.nullcontext() if address else _on_loopback():
                 ray.init(
                     address=address,
                     num_cpus=workers * cpus_per_trial if workers and not address else None,
@@ -115,6 +116,21 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if callable(own) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, own)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let the Ray that is started inside listen on loopback; on Linux its own choice is every address, for anybody.
+
+    Ray takes 127.0.0.1 for a slip and puts the machine's address in its place, unless this constant of its own, by
+    which it stays on loopback on macOS and Windows, says that there is no cluster.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _slots(cpus: int, gpus: float) -> int:
