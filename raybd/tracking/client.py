@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from raybd.registry import BadInput, nearest
 
@@ -82,7 +82,7 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
         )
     if scheme not in _SCHEMES:
         raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
-    if parts.password or "password" in parse_qs(parts.query):
+    if parts.password:
         raise BadInput(
             "tracking.uri: expected an address without its password, which would be copied into the run; "
             "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
