@@ -123,7 +123,7 @@ class Home:
         """Whether what was ordered has happened."""
         return not (self.folder / ORDER).exists()
 
-    def raybd(self, *arguments: str, code: str = CLI, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def raybd(self, *arguments: str, code: str = CLI, seconds: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `raybd VERB study.yaml ...` to its end."""
         command = _command(code, arguments)
         return subprocess.run(
@@ -170,7 +170,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 120) -> bool:
+def wait_for(happened: Callable[[], bool], seconds: float = 400) -> bool:
     """Wait until something is true; False if it was not in time."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:

@@ -13,6 +13,8 @@ from raybd.search import local
 from tests.faults.checks import figures, settled
 from tests.faults.homes import Home
 
+pytestmark = pytest.mark.timeout(1200)
+
 WEIGHTS = "weights.safetensors"
 CASES = [
     ("study.json", "run"),

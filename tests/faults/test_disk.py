@@ -20,6 +20,8 @@ from tests.faults.checks import figures, settled
 from tests.faults.homes import Home, wait_for
 from tests.studies import contents
 
+pytestmark = pytest.mark.timeout(1200)
+
 MIB = 2**20
 
 
@@ -35,7 +37,8 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily, because MLflow keeps a database open in this process once it has looked into it.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def remount(folder: Path, how: str) -> None:

@@ -58,6 +58,8 @@ KILLED_BEFORE = """
 import os, signal
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.timeout(1200)
+
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 

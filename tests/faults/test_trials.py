@@ -13,6 +13,8 @@ from raybd.settings import StudySettings
 from tests.faults.checks import figures, front, settled
 from tests.faults.homes import Home
 
+pytestmark = pytest.mark.timeout(1200)
+
 PATIENCE = 10.0
 
 
