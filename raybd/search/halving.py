@@ -29,7 +29,7 @@ class Halving(FIFOScheduler):
         given_up = self._judge.gives_up(trial.trial_id, result)
         return str(TrialScheduler.STOP if given_up else TrialScheduler.CONTINUE)
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Return the trial that has waited least, or None if none waits.
 
         It was asked for when a worker became free, and takes that one. Those before it have workers of their own
