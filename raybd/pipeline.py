@@ -34,7 +34,7 @@ from raybd.stages import (
 from raybd.stages.cards import load_study
 from raybd.stages.holding import copy, keeping, take
 from raybd.stages.jobs import OnDone
-from raybd.stages.run_folder import RunFolder
+from raybd.stages.run_folder import STUDY, RunFolder
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
@@ -323,8 +323,9 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
 def _taken(settings: StudySettings, runs: Path) -> None:
     """Hold the run folder where there is one: who comes too late learns it before the work, not after."""
     copy(settings, runs)
-    if (runs / settings.name).exists():
-        take(RunFolder.open(settings, runs, create=False).path)
+    path = (runs / settings.name).absolute()
+    if (path / STUDY).is_file():
+        take(path)
 
 
 def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:

@@ -1,5 +1,6 @@
 """How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    # A database that fails is told of once, by what was asked of it; the pool would print a traceback as well.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except ImportError as error:
