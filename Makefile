@@ -12,7 +12,7 @@ EVERYDAY := not slow and not gpu and not cluster and not load
 # Two processes of one thread; a file stays with one of them, because its tests share what is slow to make.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test test-all test-load check format clean
+.PHONY: help demo test test-all test-cluster test-load check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, o
 
 test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
 	$(PYTEST) -m "not gpu and not cluster and not load"
+
+test-cluster: $(VENV)/installed-test ## real parts: several Ray nodes, hosts in namespaces, PostgreSQL, MLflow, S3, faults
+	$(BIN)/python -m pytest --numprocesses 0 -m "cluster and not gpu and not load" tests
 
 test-load: $(VENV)/installed-test ## ten thousand trials on 64 workers that sleep: a quarter of an hour, alone on the machine
 	$(BIN)/python -m pytest --numprocesses 0 -m load tests/load

@@ -105,6 +105,42 @@ FAULTS = (
         "the line is dropped, its trial told anew",
         "tests/faults/test_corruption.py::test_a_last_line_written_by_half_survives",
     ),
+    Fault(
+        "a machine is lost, another joins",
+        "all processes of one of two hosts killed, a host started in its place",
+        "its trials are told failed and repeated on the other",
+        "tests/cluster/test_hosts.py::test_a_search_outlives",
+    ),
+    Fault(
+        "the network between machines is cut for 30 s",
+        "the cable between two network namespaces pulled",
+        "the search goes on, or ends and is resumed",
+        "tests/cluster/test_hosts.py::test_a_search_outlives",
+    ),
+    Fault(
+        "the head is lost",
+        "all processes of the head, the driver's among them, killed; a new head, the same command again",
+        "the run goes on where it was",
+        "tests/cluster/test_hosts.py::test_a_job_submitted_again_after_the_head_was_lost_goes_on_where_it_was",
+    ),
+    Fault(
+        "the head is lost with its disk",
+        "the same, and the run folder deleted; study in PostgreSQL, copy on S3",
+        "the run folder comes back from S3, the trials from PostgreSQL; lost weights of the front are trained again",
+        "tests/cluster/test_lost_disk.py::test_a_run_goes_on_from_s3_and_postgresql_alone",
+    ),
+    Fault(
+        "PostgreSQL restarts, or is away",
+        "an immediate restart, 10 s of downtime, and for good, in the middle of a search",
+        "the search waits up to five minutes, figures as undisturbed; then exit 2, and it can be resumed",
+        "tests/cluster/test_database.py::test_a_database_that_restarts_in_the_middle_costs_no_trial",
+    ),
+    Fault(
+        "S3 is down",
+        "writing refused while a stage runs",
+        "nothing is held up; what cannot be sent within five minutes after the stage's end is said, exit 2",
+        "tests/cluster/test_mirror.py::test_an_outage_holds_nothing_up_and_what_is_unsaved_at_the_end_is_said",
+    ),
 )
 
 
