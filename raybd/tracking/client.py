@@ -61,8 +61,9 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    # A database that fails is told of once, by what was asked of it; the pool would print a traceback as well.
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    # A database that fails is told of once, by what was asked of it; these would print a traceback as well.
+    for name in ("sqlalchemy.pool", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except ImportError as error:

@@ -14,6 +14,8 @@ from tests.faults.checks import figures, settled
 from tests.faults.homes import CLI, Home
 from tests.tracking.test_server import Server
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture
 def server(tmp_path: Path, migrated: Path) -> Iterator[Server]:
@@ -57,8 +59,6 @@ def test_a_run_whose_server_goes_away_is_delivered_once_and_then_promoted(
 KILLED_BEFORE = """
 import os, signal
 from mlflow import MlflowClient
-
-pytestmark = pytest.mark.timeout(1200)
 
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
