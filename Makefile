@@ -12,7 +12,7 @@ EVERYDAY := not slow and not gpu and not cluster
 # Two processes of one thread; a file stays with one of them, because its tests share what is slow to make.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all fuzz check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, o
 
 test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
 	$(PYTEST) -m "not gpu and not cluster"
+
+fuzz: $(VENV)/installed-test ## open 100,000 broken files, for half an hour; the result is tests/security/results/fuzz.json
+	$(BIN)/python -m tests.security.fuzz --inputs 100000
 
 check: $(VENV)/installed-test ## format, lint, types, import contracts, everyday tests
 	$(BIN)/ruff format --check .

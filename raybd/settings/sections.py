@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raybd.data import Part, SplitPlan
 from raybd.registry import BadInput, as_number
 from raybd.search.records import Stopping
-from raybd.tracking import free_alias, plain_name
+from raybd.tracking import free_alias, plain_name, without_password
 
 
 def _number(value: object) -> object:
@@ -130,7 +130,7 @@ class SearchSettings(Section):
 class TrackingSettings(Section):
     """Where runs are recorded (null: SQLite in the run folder) and under which name a model is promoted."""
 
-    uri: str | None = None
+    uri: Annotated[str, AfterValidator(without_password)] | None = None
     model_name: Annotated[str, AfterValidator(plain_name)] | None = None
     alias: Annotated[str, AfterValidator(free_alias)] = "candidate"
 

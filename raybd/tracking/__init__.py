@@ -1,6 +1,6 @@
 """The only room that knows MLflow: runs, models, the registry, and the outbox for when the server is down."""
 
-from raybd.tracking.client import Unreachable
+from raybd.tracking.client import Unreachable, without_password
 from raybd.tracking.outbox import Delivered
 from raybd.tracking.registry import Version, check_names, fetch, free_alias, plain_name
 from raybd.tracking.runs import Tracker, sync
@@ -18,4 +18,5 @@ __all__ = [
     "free_alias",
     "plain_name",
     "sync",
+    "without_password",
 ]

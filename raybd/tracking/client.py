@@ -76,7 +76,7 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
     """
     if uri is None:
         return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
-    parts = _parts(uri)
+    parts = _parts(without_password(uri))
     scheme = parts.scheme.split("+")[0]
     if scheme in ("", "file") or len(scheme) == 1:
         raise BadInput(
@@ -89,18 +89,25 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
 
 
 def _parts(uri: str) -> SplitResult:
-    """The parts of an address, looked at for a password first: every other message repeats the address."""
     try:
-        parts = urlsplit(uri)
-        secret = parts.password or [key for key, _ in parse_qsl(parts.query) if _SECRET.search(key)]
-    except ValueError as error:
-        raise BadInput(f"tracking.uri: no address ({error})") from error
-    if secret:
+        return urlsplit(uri)
+    except ValueError:
+        raise BadInput("tracking.uri: no address, expected such as http://HOST:PORT") from None
+
+
+def without_password(uri: str) -> str:
+    """Return `uri`, if no secret stands in it.
+
+    Raises:
+        BadInput: if one does, or if it is no address; the message, unlike others, does not repeat it.
+    """
+    parts = _parts(uri)
+    if parts.password or any(_SECRET.search(key) for key, _ in parse_qsl(parts.query)):
         raise BadInput(
             "tracking.uri: expected an address without its password, which would be copied into the run; "
             "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
         )
-    return parts
+    return uri
 
 
 def _absolute_sqlite(uri: str, base: Path) -> str:
