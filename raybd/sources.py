@@ -199,7 +199,7 @@ def _torchvision_part(name: str, root: Path, arguments: _Arguments, size: int | 
     try:
         data: Any = getattr(datasets, name)(root, **arguments)
         pairs = [data[i] for i in range(len(data))]
-    except (RuntimeError, OSError, ImportError, ValueError) as error:
+    except Exception as error:  # whatever torchvision, or the library behind a set, says of a damaged copy
         # torchvision's own words may advise a download, which raybd never does.
         raise BadInput(
             f"data.root: no complete copy of {at}; looked for {_looked_for(name, root)}; torchvision says: {error}"
