@@ -4,7 +4,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from raybd.registry import BadInput
 
-_SECRET = ("password", "passwd", "secret", "token")
+_SECRET = ("password", "passwd", "pwd", "secret", "token")
 
 
 def without_password(address: str, *, where: str, instead: str) -> SplitResult:

@@ -199,7 +199,7 @@ def _torchvision_part(name: str, root: Path, arguments: _Arguments, size: int | 
     try:
         data: Any = getattr(datasets, name)(root, **arguments)
         pairs = [data[i] for i in range(len(data))]
-    except (RuntimeError, OSError, ImportError, ValueError) as error:
+    except Exception as error:  # whatever torchvision, or the library behind a set, says of a damaged copy
         # torchvision's own words may advise a download, which raybd never does.
         raise BadInput(
             f"data.root: no complete copy of {at}; looked for {_looked_for(name, root)}; torchvision says: {error}"
@@ -310,9 +310,11 @@ def _stack(pixels: list[Tensor], names: list[str], at: str) -> UInt8[Tensor, "n 
 def _source(name: str, where: str, train: _Part, test: _Part | None, classes: int | None) -> Source:
     """Both parts as checked image sets; `where` names the data in messages, with a place for the part."""
     labels = [part[1] for part in (train, test) if part is not None]
-    classes = classes or max((int(values.max()) + 1 for values in labels if len(values)), default=1)
-    if classes > MAX_CLASSES:
-        raise BadInput(f"{where.replace('{part}', 'train')}: expected labels below {MAX_CLASSES:,}, got {classes - 1}")
+    if not classes:
+        classes = max((int(values.max()) + 1 for values in labels if len(values)), default=1)
+        if classes > MAX_CLASSES:
+            at = where.replace("{part}", "train")
+            raise BadInput(f"{at}: expected labels below {MAX_CLASSES:,}, got {classes - 1}; say so as data.classes")
     first = _image_set(train, classes, where.replace("{part}", "train"))
     second = None if test is None else _image_set(test, classes, where.replace("{part}", "test"))
     if second is not None and second.shape != first.shape:

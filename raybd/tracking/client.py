@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,6 @@ from urllib.parse import urlsplit
 from raybd.addresses import without_password
 from raybd.registry import BadInput, nearest
 
-_SECRET = re.compile(r"(?i)password|passwd|pwd|secret|token")
-"""Names of what an address must not carry in its query either."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 _ENVIRONMENT = {

@@ -70,7 +70,7 @@ def finished(postgres: Postgres, database: str) -> int:
 def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, postgres: Postgres) -> None:
     database = postgres.fresh_database()
     file = study(tmp_path, s3, database)
-    driver = raybd(file, tmp_path / "first", postgres.environment())
+    driver = raybd(file, tmp_path / "first", postgres.environment)
     while finished(postgres, database) < 4:
         assert driver.poll() is None, driver.communicate()[0]
         time.sleep(0.1)
@@ -79,7 +79,7 @@ def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, post
     before = finished(postgres, database)
     shutil.rmtree(tmp_path / "first")
 
-    again = raybd(file, tmp_path / "second", postgres.environment())
+    again = raybd(file, tmp_path / "second", postgres.environment)
     said, _ = again.communicate(timeout=600)
     assert again.returncode == 0, said
     run = tmp_path / "second" / "tiny"
@@ -90,7 +90,7 @@ def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, post
     assert kept == set(card["front"])
     assert (run / "report.html").is_file()
 
-    secrets = {*postgres.environment().values(), CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
+    secrets = {*postgres.environment.values(), CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
     texts = [said, *(path.read_bytes().decode(errors="replace") for path in run.rglob("*") if path.is_file())]
     assert not [secret for secret in secrets for text in texts if secret in text]
 
@@ -98,7 +98,7 @@ def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, post
 def test_a_stage_once_done_elsewhere_is_fetched_and_not_done_again(tmp_path: Path, s3: S3, postgres: Postgres) -> None:
     file = study(tmp_path, s3, postgres.fresh_database())
     for runs in ("first", "second"):
-        done = raybd(file, tmp_path / runs, postgres.environment())
+        done = raybd(file, tmp_path / runs, postgres.environment)
         said, _ = done.communicate(timeout=600)
         assert done.returncode == 0, said
     cards = [(tmp_path / runs / "tiny" / "inject" / "card.json").read_bytes() for runs in ("first", "second")]

@@ -71,13 +71,13 @@ def tree_bent(random: Random, value: Any) -> Any:
         holder, key = random.choice(_places(root))
         way = random.randrange(6)
         if way <= 2:
-            holder[key] = random.choice(ODD)
+            holder[key] = copy.deepcopy(random.choice(ODD))
         elif way == 3 and holder is not root:
             del holder[key]
         elif way == 4 and isinstance(holder, dict):
             holder[str(random.choice(ODD))] = holder.pop(key)
         elif way == 5:
-            holder[key] = random.choice(([holder[key]], {"x": holder[key]}, [holder[key]] * 2))
+            holder[key] = random.choice(([holder[key]], {"x": holder[key]}, [holder[key], copy.deepcopy(holder[key])]))
     return root[0]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_data_unpacks_to_a_gibibyte_or_so_many_times_its_size() -> None:
     screen_expansion(EXPANSION * FREE_BYTES, FREE_BYTES)
     with pytest.raises(BadInput, match="would unpack to"):
         screen_expansion(FREE_BYTES + 1, 1)
+
+
+def test_the_pickles_of_cifar_are_opened_by_their_checksums_alone(tmp_path: Path) -> None:
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    names = [name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
+    for name in (*names, CIFAR10.meta["filename"]):
+        (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "marker")))
+    with pytest.raises(BadInput, match="no complete copy"):
+        load_source("CIFAR10", root=tmp_path, folder=tmp_path)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_an_array_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
