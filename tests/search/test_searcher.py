@@ -357,6 +357,6 @@ def test_a_trial_cut_by_the_end_of_its_search_is_interrupted_and_one_with_an_err
 def test_a_trial_whose_driver_was_lost_is_interrupted_too(tmp_path):
     lost = open_decider(tmp_path, trials=3)
     lost.ask()
-    lost._journal.close()  # as a kill does: nothing is told
+    lost._held.close()  # as a kill does: nothing is told
     with open_decider(tmp_path, trials=3) as decider:
         assert [(r.interrupted, r.error) for r in decider.records()] == [(True, "interrupted: its driver was lost")]
