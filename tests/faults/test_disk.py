@@ -81,6 +81,9 @@ def test_a_disk_that_fills_up_in_the_middle_ends_the_search_in_words_and_room_le
     (small.runs / "filler").unlink()
     resumed = small.raybd("search", "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    waited = small.raybd("sync")  # what the database, on the same disk, had no room for
+    assert waited.returncode == 0, waited.stderr
+    assert not (small.run / "outbox.jsonl").exists(), (waited.stdout, (small.run / "outbox.jsonl").read_bytes()[:2000])
     settled(small.run)
     assert figures(small.run) == figures(searched.run)
 
