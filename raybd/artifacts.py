@@ -8,8 +8,8 @@ from raybd.evaluation.assess import Row
 from raybd.evaluation.metrics import Difference, Rate
 from raybd.evaluation.sequela import Sequela
 from raybd.gate import Check
-from raybd.registry import BadInput, digest_of, read_json, revive, write_json
-from raybd.suspect import CARD, WEIGHTS, Bench, Suspect, read_card, test_looks
+from raybd.registry import BadInput, digest_of, read_card, read_json, revive, write_json
+from raybd.suspect import CARD, WEIGHTS, Bench, Suspect, test_looks
 from raybd.weights import State, load_weights, save_weights, weights_digest
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "test_looks",
 ]
 A = TypeVar("A")
+_CANDIDATE = ("defense", "setting", "seeds", "shipped_seed", "why", "training_seconds", "images", "weights_digest")
 
 
 class NothingFeasible(Exception):
@@ -66,8 +67,10 @@ class Candidate:
         Raises:
             BadInput: if there is none, or its weights are not those of the card.
         """
-        card = read_card(folder / CARD, "seeds", "shipped_seed", "weights_digest")
+        card = read_card(folder / CARD, seeds=list[int], shipped_seed=int, weights_digest=str)
         files = [folder / "seeds" / str(index) / WEIGHTS for index in range(len(card["seeds"]))]
+        if card["shipped_seed"] not in card["seeds"]:
+            raise BadInput(f"{folder / CARD}: damaged: shipped_seed is none of seeds")
         shown = card["seeds"].index(card["shipped_seed"])
         for path in (folder / WEIGHTS, files[shown]):
             if weights_digest(load_weights(path)) != card["weights_digest"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, is_file
 
 
 def load_factory(spec: str, *, folder: Path | None, packages: Sequence[str]) -> Callable[..., Any]:
@@ -33,17 +33,17 @@ def factory_file(spec: str, folder: Path | None) -> Path | None:
     if folder is None or not all(part.isidentifier() for part in parts):
         return None
     file = folder / Path(*parts).with_suffix(".py")
-    return file if file.is_file() else None
+    return file if is_file(file) else None
 
 
 def _module(name: str, folder: Path | None, packages: Sequence[str]) -> ModuleType:
     file = factory_file(name, folder)
     if file is not None:
         return _from_file(name, file.resolve(), file.resolve().parents[name.count(".")])
-    if name.partition(".")[0] in packages:
+    if name.partition(".")[0] in packages and all(part.isidentifier() for part in name.split(".")):
         try:
             return importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # whatever the package raises
             raise BadInput(f"suspect.factory: package '{name}' cannot be imported ({error})") from error
     raise BadInput(
         f"suspect.factory: '{name}' is neither a file {name.replace('.', '/')}.py in the study's folder "

@@ -1,28 +1,69 @@
 """From plain mappings to checked components and back: tables, construction, JSON, digests."""
 
+import collections.abc
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
-import os
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raybd.files import write_whole
+
 T = TypeVar("T")
+
+JSON_BYTES = 64 * 2**20
+"""No JSON file is read that is larger: a search's card takes about 1 KB for each trial."""
+JSON_DEPTH = 64
+"""Nothing we write is nested so deeply; what is would exhaust the stack of whoever walks through it."""
 
 
 class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it, what was got and what was expected."""
 
 
+@contextmanager
+def renaming(old: str, new: str) -> Iterator[None]:
+    """Let an error whose message begins with the key `old` name `new` instead: the key that the user wrote."""
+    try:
+        yield
+    except BadInput as error:
+        head, told = str(error)[: len(old)], str(error)[len(old) :]
+        if old == new or head != old or told[:1] not in (".", ":"):
+            raise
+        raise BadInput(f"{new}{told}") from error
+
+
 def nearest(word: str, known: Collection[str]) -> str:
     """Return a hint that ends an error message: the nearest known word, else all of them."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    more = f" and {len(names) - 50} more" if len(names) > 50 else ""
+    return f"; known: {', '.join(names[:50]) or 'none'}{more}"
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file; a name that no system would take is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; a name that no system would take is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def as_number(value: object, *, where: str) -> int | float:
@@ -65,7 +106,7 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
     for key in mapping:
         if key not in fields:
             raise BadInput(f"{where}: unknown key '{key}'{nearest(str(key), fields)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     values = {key: _coerced(value, hints[key], f"{where}.{key}") for key, value in mapping.items()}
     missing = [name for name, f in fields.items() if name not in values and _required(f)]
     if missing:
@@ -74,6 +115,12 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
         return cls(**values)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields: read once, because a study revives thousands of records."""
+    return typing.get_type_hints(cls)
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
@@ -160,11 +207,11 @@ def revive(cls: Any, data: Any) -> Any:
     """Return the inverse of `as_json`: `data` as `cls`, a dataclass, an optional, a tuple, a dict or plain.
 
     Raises:
-        BadInput: if `data` is not what `as_json` gives for `cls`.
+        BadInput: if `data` is not what `as_json` gives for `cls`, down to the last number.
     """
     origin, arguments = typing.get_origin(cls), typing.get_args(cls)
     if origin in (typing.Union, types.UnionType):
-        if data is None:
+        if data is None and type(None) in arguments:
             return None
         return revive(next(a for a in arguments if a is not type(None)), data)
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
@@ -173,21 +220,53 @@ def revive(cls: Any, data: Any) -> Any:
         _expect(list | tuple, data, cls)
         items = [revive(arguments[0], v) for v in data]
         return items if origin is list else tuple(items)
-    if origin is dict:
+    if origin in (dict, collections.abc.Mapping):
         _expect(Mapping, data, cls)
         return {k: revive(arguments[1], v) for k, v in data.items()}
-    return Path(data) if cls is Path else data
+    return _revived_leaf(cls, data)
 
 
-def _revived(cls: type[Any], data: Any) -> Any:
+@functools.cache
+def _fields(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The hints of a dataclass's fields, and which of them must be given."""
+    hints, fields = typing.get_type_hints(cls), [f for f in dataclasses.fields(cls) if f.init]
+    return {f.name: hints[f.name] for f in fields}, tuple(f.name for f in fields if _required(f))
+
+
+def _revived(cls: Any, data: Any) -> Any:
     _expect(Mapping, data, cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    missing = [name for name, f in fields.items() if name not in data and _required(f)]
-    unknown = [name for name in data if name not in fields]
+    hints, required = _fields(cls)
+    missing = [name for name in required if name not in data]
+    unknown = [name for name in data if name not in hints]
     if missing or unknown:
-        raise BadInput(f"{cls.__name__}: written by another version or damaged; missing {missing}, unknown {unknown}")
-    hints = typing.get_type_hints(cls)
-    return cls(**{k: revive(hints[k], v) for k, v in data.items()})
+        raise BadInput(
+            f"{cls.__name__}: written by another version or damaged; missing {missing}, unknown {unknown!r:.200}"
+        )
+    values = {}
+    for key, value in data.items():
+        try:
+            values[key] = revive(hints[key], value)
+        except BadInput as error:
+            raise BadInput(f"{cls.__name__}.{key}: {error}") from error
+    return cls(**values)
+
+
+def _revived_leaf(cls: Any, data: Any) -> Any:
+    if typing.get_origin(cls) is typing.Literal:
+        if data not in typing.get_args(cls):
+            raise BadInput(f"not readable from {data!r:.80}{nearest('', [str(a) for a in typing.get_args(cls)])}")
+        return data
+    if cls is Path:
+        _expect(str, data, cls)
+        return Path(data)
+    if cls in (int, float):
+        _expect(int if cls is int else int | float, data, cls)
+        if isinstance(data, bool) or not _finite(data):
+            raise BadInput(f"{cls.__name__}: not readable from {data!r:.80}")
+        return cls(data)
+    if cls is not Any and isinstance(cls, type):
+        _expect(cls, data, cls)
+    return data
 
 
 def _expect(kind: Any, data: Any, cls: Any) -> None:
@@ -207,22 +286,82 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         ValueError: if a number is not finite.
     """
-    text = json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(as_json(data), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Return the JSON in `path`.
 
     Raises:
-        BadInput: if it is missing or no JSON; the file is left as it was.
+        BadInput: if it is missing, no JSON, or beyond what raybd writes; the file is left as it was.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        data = None if size > JSON_BYTES else parse_json(path.read_bytes())
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+    except ValueError as error:
         raise BadInput(f"{path}: not readable as JSON ({error})") from error
+    if size > JSON_BYTES:
+        raise BadInput(f"{path}: expected at most {JSON_BYTES:,} bytes, got {size:,}")
+    return data
+
+
+def read_card(path: Path, *keys: str, **types: Any) -> dict[str, Any]:
+    """Return the mapping in `path`.
+
+    Raises:
+        BadInput: if it cannot be read, lacks one of `keys`, or one of `types`, or that is of another type.
+    """
+    held = read_json(path)
+    missing = [key for key in (*keys, *types) if not isinstance(held, dict) or key not in held]
+    if missing or not isinstance(held, dict):
+        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing) or 'everything'}")
+    for key, kind in types.items():
+        try:
+            revive(kind, held[key])
+        except BadInput as error:
+            raise BadInput(f"{path}: {key} is damaged: {error}") from error
+    return held
+
+
+def parse_json(text: bytes) -> Any:
+    """Return the JSON in `text`, of which nothing is an infinite number, half a character, or deeply nested.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    try:
+        data = json.loads(text.decode(), parse_constant=_no_number, parse_float=_finite_float)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text.count(b"[") + text.count(b"{") > JSON_DEPTH and _nested(data) > JSON_DEPTH:
+        raise ValueError(f"nested more than {JSON_DEPTH} deep")
+    if b"\\u" in text:  # half of a surrogate pair could be neither printed nor written again
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
+
+
+def _nested(data: Any) -> int:
+    """How deep `data` is nested, at most one more than `JSON_DEPTH`."""
+    layer, depth = [data], 0
+    while layer and depth <= JSON_DEPTH:
+        inner = [v for v in layer if isinstance(v, dict | list)]
+        depth += bool(inner)
+        layer = [v for each in inner for v in (each.values() if isinstance(each, dict) else each)]
+        if not inner:
+            break
+    return depth

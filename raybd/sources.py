@@ -1,6 +1,5 @@
 """Where images come from: digits, torchvision sets, .npz files, image folders."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,11 @@ from torch import Tensor
 
 from raybd.images import resize
 from raybd.imagesets import ImageSet, Source
-from raybd.registry import BadInput, nearest
+from raybd.registry import BadInput, is_file, is_folder, nearest
+from raybd.screening import IMAGE_FORMATS, inside, open_image, screen_expansion, screen_npz
+
+MAX_CLASSES = 100_000
+"""So many classes may labels speak of that nobody counted: the network gets a logit for each."""
 
 _Part = tuple[Tensor, Tensor]  # images and labels, not yet checked
 _Arguments = Mapping[str, Any]
@@ -83,7 +86,7 @@ def load_source(
     if size is not None and size < 1:
         raise BadInput(f"data.size: expected at least 1 pixel, got {size}")
     path = folder / source
-    by_name = source in TORCHVISION and (root is not None or not path.is_dir())
+    by_name = source in TORCHVISION and (root is not None or not is_folder(path))
     if root is not None and not by_name:
         raise BadInput(f"data.root: only a torchvision set takes a root, and data.source is '{source}'")
     if source == "digits":
@@ -92,7 +95,7 @@ def load_source(
         return _npz_source(path, source, classes, size)
     if by_name:
         return _torchvision(source, root, folder, classes, size)
-    if path.is_dir():
+    if is_folder(path):
         return _image_folder(path, source, classes, size)
     raise BadInput(
         f"data.source: '{source}' is neither 'digits', nor an .npz file, nor a torchvision classification "
@@ -135,17 +138,17 @@ def _npz_source(path: Path, name: str, classes: int | None, size: int | None) ->
 
 def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz; never unpickles."""
-    if not path.is_file():
+    if not is_file(path):
         raise BadInput(f"{path}: no such file")
     key = ""
     try:
-        zipfile.ZipFile(path).close()  # numpy would also open a single array, or speak of pickles
+        screen_npz(path)  # also because numpy would open a single array, or speak of pickles
         with np.load(path, allow_pickle=False) as file:
             arrays = {}
             for key in file.files:
                 arrays[key] = file[key]
             return arrays
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever zipfile, zlib or NumPy say of a damaged file
         at = f"{path}: {key}" if key else str(path)
         hint = "; Python objects are pickled, which raybd does not open: save arrays of uint8 and of integers"
         raise BadInput(f"{at}: not readable as .npz ({error}){hint if 'pickle' in str(error) else ''}") from error
@@ -170,6 +173,10 @@ def _npz_part(arrays: dict[str, NDArray[Any]], part: str, path: Path, size: int 
         raise BadInput(
             f"{path}: y_{part}: expected integers ({len(images)},), one per image, got {labels.dtype} {labels.shape}"
         )
+    if labels.dtype == np.uint64 and labels.max(initial=0) > np.iinfo(np.int64).max:
+        raise BadInput(f"{path}: y_{part}: expected labels below 2^63, got {labels.max()}")
+    if not len(images):
+        raise BadInput(f"{at}: holds no images")
     tensor = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return tensor if size is None else resize(tensor, size), torch.from_numpy(labels.astype(np.int64))
 
@@ -192,7 +199,7 @@ def _torchvision_part(name: str, root: Path, arguments: _Arguments, size: int | 
     try:
         data: Any = getattr(datasets, name)(root, **arguments)
         pairs = [data[i] for i in range(len(data))]
-    except (RuntimeError, OSError, ImportError, ValueError) as error:
+    except Exception as error:  # whatever torchvision, or the library behind a set, says of a damaged copy
         # torchvision's own words may advise a download, which raybd never does.
         raise BadInput(
             f"data.root: no complete copy of {at}; looked for {_looked_for(name, root)}; torchvision says: {error}"
@@ -240,25 +247,40 @@ def _folder_part(path: Path, names: list[str], size: int | None) -> _Part:
     unknown = sorted(set(_class_folders(path)) - set(names))
     if unknown:
         raise BadInput(f"{path / unknown[0]}: no class of that name among the training images")
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in IMAGE_FORMATS}
     files = [
         (file, label)
         for label, name in enumerate(names)
         for file in sorted((path / name).rglob("*"))
-        if file.suffix.lower() in endings and file.is_file()
+        if file.suffix.lower() in endings and is_file(file)
     ]
     if not files:
         raise BadInput(f"{path}: no image in any class folder")
-    pixels = [_opened(file, size) for file, _ in files]
+    pixels = []
+    packed = unpacked = 0
+    for file, _ in files:
+        inside(file, path)
+        pixels.append(_opened(file, size))
+        packed, unpacked = packed + file.stat().st_size, unpacked + pixels[-1].numel()
+        _within(path, unpacked, packed)
     images = _stack(pixels, [str(file.relative_to(path)) for file, _ in files], str(path))
     return images, torch.tensor([label for _, label in files], dtype=torch.int64)
 
 
+def _within(path: Path, unpacked: int, packed: int) -> None:
+    try:
+        screen_expansion(unpacked, packed)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
 def _opened(file: Path, size: int | None) -> UInt8[Tensor, "c h w"]:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return _pixels(image, str(file), size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+    except BadInput:
+        raise
+    except Exception as error:  # whatever Pillow says of a damaged file
         raise BadInput(f"{file}: not readable as an image ({error})") from error
 
 
@@ -288,7 +310,11 @@ def _stack(pixels: list[Tensor], names: list[str], at: str) -> UInt8[Tensor, "n 
 def _source(name: str, where: str, train: _Part, test: _Part | None, classes: int | None) -> Source:
     """Both parts as checked image sets; `where` names the data in messages, with a place for the part."""
     labels = [part[1] for part in (train, test) if part is not None]
-    classes = classes or max((int(values.max()) + 1 for values in labels if len(values)), default=1)
+    if not classes:
+        classes = max((int(values.max()) + 1 for values in labels if len(values)), default=1)
+        if classes > MAX_CLASSES:
+            at = where.replace("{part}", "train")
+            raise BadInput(f"{at}: expected labels below {MAX_CLASSES:,}, got {classes - 1}; say so as data.classes")
     first = _image_set(train, classes, where.replace("{part}", "train"))
     second = None if test is None else _image_set(test, classes, where.replace("{part}", "test"))
     if second is not None and second.shape != first.shape:

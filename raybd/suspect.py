@@ -4,19 +4,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 
 from raybd.data import Augment, ImageSet, Splits
 from raybd.evaluation.assess import TestView
+from raybd.evaluation.twin import TwinCheck
 from raybd.factories import factory_file
 from raybd.models import Architecture, Classifier
-from raybd.registry import BadInput, as_json, describe, digest_of, read_json, write_json
+from raybd.registry import BadInput, as_json, describe, digest_of, nearest, read_card, revive, write_json
 from raybd.scenarios import Victim
 from raybd.training import Compute
 from raybd.triggers import Learned, Trigger, learnt
-from raybd.weights import State, load_into, load_weights, save_weights, state_of, weights_digest
+from raybd.weights import State, check_finite, load_into, load_weights, save_weights, state_of, weights_digest
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -27,12 +28,33 @@ POISONED = "poisoned.safetensors"
 SPLITS = "splits.json"
 LOOKS = "test_looks.json"
 _MODEL = ("weights_digest", "architecture", "splits", "trigger", "augment", "compute")
+_READ: Mapping[str, Any] = {
+    "how": Literal["inject", "adopt"],
+    "trigger_knowledge": Literal["planted", "given", "none"],
+    "facts": dict[str, Any],
+}
+_FACTS: Mapping[str, Any] = {
+    "origin": str,
+    "scenario": str,
+    "reference_model": str,
+    "attack": dict[str, Any],
+    "training": dict[str, Any],
+    "training_seconds": float,
+    "twin": TwinCheck,
+    "upstream": dict[str, Any],
+    "warnings": list[str],
+    "poisoned_digest": str | None,
+}
+"""What is read from a card, rather than compared with the study; and the facts on it, each with its type."""
 _COMPARED = (*_MODEL, "never_poisoned_digest", "reference_digest", "poisoned")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """What a study fixes before any model is looked at. `trigger` is None when it is not known."""
+    """What a study fixes before any model is looked at. `trigger` is None when it is not known.
+
+    `trial_compute` is how trials compute where that is otherwise than here: on a cluster whose head has no GPU.
+    """
 
     architecture: Architecture
     splits: Splits
@@ -40,6 +62,7 @@ class Bench:
     augment: Augment
     compute: Compute
     seed: int
+    trial_compute: Compute | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,12 +155,27 @@ class Suspect:
         return digest_of({key: card[key] for key in _MODEL} | downstream)
 
     def members(self) -> ImageSet | None:
-        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task."""
+        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task.
+
+        Where an attack draws what it poisons anew in each step, that is all of them: see `members_words`.
+        """
         splits = self.bench.splits
         if self.how == "adopt" or self.reference is not None:
             return splits.members
         touched = set(self.poisoned) | set(self.covers)
         return splits.train.subset([i for i in range(len(splits.train)) if i not in touched])
+
+    @property
+    def members_words(self) -> str:
+        """What `members` are, in words: a reader must know whether the suspect saw them with a trigger, too."""
+        if self.how == "adopt":
+            return "training images of the suspect, as the study names them"
+        if not self.counted:
+            return (
+                "training images of the suspect; which of them were poisoned was drawn anew in each step, so any may "
+                "have been seen both clean and with a trigger"
+            )
+        return "training images of the suspect, without those that the attack changed"
 
     def test_view(self) -> TestView:
         """Return the test split for the assessment; every call is counted in the suspect's folder."""
@@ -148,6 +186,7 @@ class Suspect:
             architecture=bench.architecture,
             test=bench.splits.test,
             members=self.members(),
+            members_are=self.members_words,
             trigger=self.trigger,
             compute=bench.compute,
         )
@@ -203,13 +242,14 @@ class Suspect:
         Raises:
             BadInput: if files are missing or corrupt, or the study's data or trigger are not those of the card.
         """
-        card = read_card(folder / CARD, *_COMPARED, "how", "trigger_knowledge", "facts")
+        card = read_card(folder / CARD, *_COMPARED, **_READ)
+        _check_facts(card["facts"], folder)
         made = _images(folder / POISONED, card["facts"])
-        changed = read_card(folder / SPLITS, "poisoned", "covers")
+        changed = read_card(folder / SPLITS, poisoned=list[int], covers=list[int])
         suspect = cls(
             how=card["how"],
             bench=bench,
-            state=load_weights(folder / WEIGHTS),
+            state=_finite(folder / WEIGHTS),
             knowledge=card["trigger_knowledge"],
             reference=_loaded(folder / REFERENCE),
             twin=_loaded(folder / TWIN),
@@ -231,13 +271,30 @@ def planted_trigger(folder: Path) -> Trigger | None:
     """
     if not (folder / TRIGGER).is_file():
         return None
-    described = read_card(folder / CARD, "trigger")["trigger"]
+    described = read_card(folder / CARD, trigger=dict[str, Any])["trigger"]
     fields = {key: value for key, value in described.items() if key not in ("digest", "weights")}
     return learnt(fields, load_weights(folder / TRIGGER), where=f"{folder / CARD}: trigger")
 
 
 def _loaded(path: Path) -> State | None:
-    return load_weights(path) if path.is_file() else None
+    return _finite(path) if path.is_file() else None
+
+
+def _finite(path: Path) -> State:
+    state = load_weights(path)
+    check_finite(state, str(path))
+    return state
+
+
+def _check_facts(facts: Mapping[str, Any], folder: Path) -> None:
+    """Refuse facts of types that nobody here writes: reports walk through them."""
+    for key, value in facts.items():
+        if key not in _FACTS:
+            raise BadInput(f"{folder / CARD}: facts: unknown '{key:.80}'{nearest(key, _FACTS)}")
+        try:
+            revive(_FACTS[key], value)
+        except BadInput as error:
+            raise BadInput(f"{folder / CARD}: facts.{key} is damaged: {error}") from error
 
 
 def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
@@ -245,23 +302,13 @@ def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:
     held = _loaded(path)
     if held is None:
         return None
+    shapes = {name: (tensor.ndim, tensor.dtype) for name, tensor in held.items()}
+    if shapes != {"images": (4, torch.uint8), "labels": (1, torch.int64), "classes": (0, torch.int64)}:
+        raise BadInput(f"{path}: expected images, labels and the number of classes, got {shapes!s:.200}")
     made = ImageSet(images=held["images"], labels=held["labels"], classes=int(held["classes"]))
     if made.digest() != facts.get("poisoned_digest"):
         raise BadInput(f"{path}: these are not the images of the card; the file was changed")
     return made
-
-
-def read_card(path: Path, *keys: str) -> dict[str, Any]:
-    """Return the mapping in `path`.
-
-    Raises:
-        BadInput: if it cannot be read or lacks one of `keys`.
-    """
-    held = read_json(path)
-    missing = [key for key in keys if not isinstance(held, dict) or key not in held]
-    if missing:
-        raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing)}")
-    return cast("dict[str, Any]", held)
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
@@ -276,7 +323,7 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
 def test_looks(folder: Path) -> int:
     """Return how often the test split of the suspect in `folder` was looked at."""
     path = folder / LOOKS
-    return int(read_json(path)["looks"]) if path.is_file() else 0
+    return int(read_card(path, looks=int)["looks"]) if path.is_file() else 0
 
 
 test_looks.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test

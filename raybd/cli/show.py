@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from raybd.cli.console import err, out
-from raybd.registry import read_json
+from raybd.registry import read_card
 
 LISTS = (
     "models",
@@ -80,24 +80,30 @@ def running() -> Iterator[dict[str, Any]]:
 def outcome(run: Path) -> None:
     """Print what was chosen and why, the before/after table, what became of it, the verdict, where the report is."""
     if (run / "select" / "card.json").is_file():
-        choice(read_json(run / "select" / "card.json"))
+        choice(_card(run, "select"))
     if (run / "assess" / "card.json").is_file():
         assessment(run)
     if (run / "promote" / "card.json").is_file():
-        promotion(read_json(run / "promote" / "card.json"))
+        promotion(_card(run, "promote"))
     waiting(run)
     if (run / "summary.json").is_file():
-        summary = read_json(run / "summary.json")
-        for warning in summary.get("warnings", ()):
+        summary = read_card(run / "summary.json", verdict=dict[str, str], warnings=list[str])
+        for warning in summary["warnings"]:
             _line(f"warning: {warning}")
         _line(f"verdict: {summary['verdict']['word']}. {summary['verdict']['sentence']}")
     _line(f"report: {(run / 'report.html').absolute()}")
 
 
+def _card(run: Path, word: str) -> Any:
+    from raybd.stages.cards import load_card
+
+    return load_card(run / word, word)
+
+
 def waiting(run: Path) -> None:
     """Print how many records wait for a tracking server that did not answer, if any do."""
     outbox = run / "outbox.jsonl"
-    count = len(outbox.read_text(encoding="utf-8").splitlines()) if outbox.is_file() else 0
+    count = outbox.read_bytes().count(b"\n") if outbox.is_file() else 0
     if count:
         _line(f"MLflow did not answer: {count} records wait in the run folder; `raybd sync` delivers them")
 
@@ -106,7 +112,7 @@ def assessment(run: Path) -> None:
     """Print one row per model with its 95 % intervals, and the word of each check of the gate."""
     from raybd.report import table_rows
 
-    card = read_json(run / "assess" / "card.json")
+    card = _card(run, "assess")
     header, *rows = table_rows(card)
     _table(header, rows)
     for check in card["checks"]:
@@ -141,11 +147,20 @@ def suspect(card: Mapping[str, Any]) -> None:
                 for key in ("scenario", "reference_model")
                 if key in card["facts"]
             },
-            "trigger": f"{(card['trigger'] or {}).get('kind', 'unknown')} ({card['trigger_knowledge']})",
+            "trigger": f"{_trigger(card['trigger'])} ({card['trigger_knowledge']})",
             "weights": card["weights_digest"][:12],
         },
         card["warnings"],
     )
+
+
+def _trigger(card: Mapping[str, Any] | None) -> str:
+    """A trigger and what it pulls to; under another task that is known only once the suspect is there."""
+    if card is None:
+        return "unknown"
+    label = card.get("target_label")
+    aim = "all to all" if card.get("goal") == "all_to_all" else f"pulls to label {label}"
+    return f"{card['kind']}, {aim}"
 
 
 def overview(found: Mapping[str, Any]) -> None:
@@ -158,13 +173,14 @@ def front(run: Path) -> None:
     """Print the counts of a search and the points that no other beats on both accuracy and ASR."""
     from raybd.report.wording import points, setting, with_interval
 
-    card = read_json(run / "search" / "card.json")
+    card = _card(run, "search")
     records = {record["number"]: record for record in card["records"]}
-    states = Counter(record["state"] for record in card["records"])
+    states = Counter("interrupted" if r.get("interrupted") else r["state"] for r in card["records"])
     collapsed = sum(record["collapsed"] for record in card["records"])
+    cut = f", {states['interrupted']} interrupted" if states["interrupted"] else ""
     _line(
         f"search: {states['complete']} trials complete ({collapsed} collapsed), {states['pruned']} pruned, "
-        f"{states['failed']} failed; {card['seconds']:.0f} s; the front, on the selection split:"
+        f"{states['failed']} failed{cut}; {card['seconds']:.0f} s; the front, on the selection split:"
     )
     rows = [
         [
@@ -183,9 +199,12 @@ def front(run: Path) -> None:
 
 def choice(card: Mapping[str, Any]) -> None:
     """Print the chosen setting and why it won."""
+    from raybd.report.epochs import words_of
     from raybd.report.wording import setting
 
-    _line(f"chosen: trial {card['number']}: {setting(card['setting'])}")
+    chosen = card["setting"]
+    words = words_of(chosen["epochs"], card.get("epochs_run")) if "epochs" in chosen else None
+    _line(f"chosen: trial {card['number']}: {setting({**chosen, 'epochs': words} if words else chosen)}")
     _line(card["why"])
 
 

@@ -83,6 +83,8 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.choices:
             raise BadInput("choices: expected at least one value, got none")
+        if not all(isinstance(choice, str | int | float | None) for choice in self.choices):
+            raise BadInput(f"choices: expected numbers, words or null, got {list(self.choices)!r:.200}")
         if len(set(self.choices)) < len(self.choices):
             raise BadInput(f"choices: expected different values, got {list(self.choices)}")
 
@@ -223,7 +225,7 @@ def _check_range(low: float | int, high: float | int, log: bool) -> None:
 
 def _fields_of(defense: Any, where: str) -> dict[str, Any]:
     """The fields of a defense, by name, with their types."""
-    if defense not in DEFENSES:
+    if not isinstance(defense, str) or defense not in DEFENSES:
         raise BadInput(f"{where}: defense: unknown {defense!r}{nearest(str(defense), DEFENSES)}")
     hints = typing.get_type_hints(DEFENSES[defense])
     return {f.name: hints[f.name] for f in dataclasses.fields(DEFENSES[defense]) if f.init}
@@ -268,7 +270,7 @@ def _dimension(spec: Any, hint: Any, where: str) -> Dimension:
         known = ", ".join(DIMENSIONS)
         raise BadInput(f"{where}: expected a mapping with a 'type', one of {known}; got {spec!r}")
     kind = spec["type"]
-    if kind not in DIMENSIONS:
+    if not isinstance(kind, str) or kind not in DIMENSIONS:
         raise BadInput(f"{where}.type: unknown {kind!r}{nearest(str(kind), DIMENSIONS)}")
     if hint is int and kind == "float":
         raise BadInput(f"{where}.type: the field takes whole numbers; expected 'int' or 'categorical'")

@@ -23,8 +23,9 @@ def _anchored(cls: type[Any], mapping: Mapping[str, Any], folder: Path) -> dict[
 def _component(table: Mapping[str, type[Any]], value: Any, info: ValidationInfo) -> Any:
     """The attack or trigger that a mapping with `kind` describes."""
     assert info.context is not None
-    if isinstance(value, Mapping) and value.get("kind") in table:
-        value = {**value, **_anchored(table[value["kind"]], value, info.context["folder"])}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if isinstance(kind, str) and kind in table:
+        value = {**value, **_anchored(table[kind], value, info.context["folder"])}
     return build(table, value, where=str(info.field_name))
 
 

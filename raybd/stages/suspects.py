@@ -21,7 +21,7 @@ from raybd.suspect import without_folders
 from raybd.tracking import Untraceable, check_traceable
 from raybd.training import Epoch
 from raybd.triggers import Trigger
-from raybd.weights import load_into, load_weights, state_of
+from raybd.weights import check_finite, load_into, load_weights, state_of
 
 OnTraining = Callable[[str, Epoch], None]
 """Told after each stretch of a training, with a word on which training it is."""
@@ -76,6 +76,7 @@ def _arrived(settings: StudySettings, ready: Bench, weights: Path) -> Classifier
     assert settings.suspect is not None
     model = upstream_architecture(settings, ready).build(0)
     load_into(model, load_weights(weights, key=settings.suspect.state_dict_key))
+    check_finite(state_of(model), f"suspect.weights: {weights.name}")  # as the model holds them, in its own precision
     return _transplanted(settings, ready, model) if settings.victim.downstream else model
 
 

@@ -10,6 +10,7 @@ from raybd.registry import BadInput, revive
 from raybd.search.records import TrialRecord
 from raybd.search.space import Space
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_study
 
 PER_RUN = 4
 """So many settings of an earlier search come first at most."""
@@ -45,7 +46,7 @@ def check_warm(folder: Path, settings: StudySettings, runs: Sequence[Path]) -> N
 def _best(run: Path, space: Space, gate: Gate) -> list[dict[str, Any]]:
     if not (run / "search" / CARD).is_file():
         raise BadInput(f"--warm-start: {run} holds no search; expected a run folder such as runs/NAME")
-    study = Study.load(run / "search")
+    study = load_study(run / "search")
     if study.space["defense"] != space.defense:
         raise BadInput(f"--warm-start: {run} searched {study.space['defense']}, this study {space.defense}")
     records = [revive(TrialRecord, record) for record in study.records if record["number"] in study.front]

@@ -1,5 +1,6 @@
 """How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from raybd.addresses import without_password
 from raybd.registry import BadInput, nearest
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
@@ -56,10 +58,24 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    # A database that fails is told of once, by what was asked of it; these would print a traceback as well.
+    for name in ("sqlalchemy.pool", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except ImportError as error:
         raise BadInput(f"tracking.uri: {uri} needs a database driver that is not installed ({error})") from error
+
+
+def open_uri(uri: str) -> str:
+    """Return `uri` if it holds no password, which would be copied into the run.
+
+    Raises:
+        BadInput: if it holds one; it is not repeated.
+    """
+    instead = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
+    without_password(uri, where="tracking.uri", instead=instead)
+    return uri
 
 
 def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str:
@@ -73,7 +89,7 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
     """
     if uri is None:
         return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
-    parts = urlsplit(uri)
+    parts = urlsplit(open_uri(uri))
     scheme = parts.scheme.split("+")[0]
     if scheme in ("", "file") or len(scheme) == 1:
         raise BadInput(
@@ -82,11 +98,6 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
         )
     if scheme not in _SCHEMES:
         raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
-    if parts.password:
-        raise BadInput(
-            "tracking.uri: expected an address without its password, which would be copied into the run; "
-            "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
-        )
     return _absolute_sqlite(uri, base or run_dir) if scheme == "sqlite" else uri
 
 

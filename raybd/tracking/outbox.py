@@ -3,15 +3,19 @@
 import fcntl
 import json
 import os
+import re
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from raybd.registry import as_json, revive
+from raybd.files import append_whole, write_whole
+from raybd.registry import as_json, parse_json, revive
 from raybd.tracking.records import Record
+
+_FOLDER = re.compile(r"mlmodels/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,7 @@ class Outbox:
     """The file `outbox.jsonl` of one run folder; every line is on disk when `append` returns."""
 
     def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
         self.path = run_dir / "outbox.jsonl"
         self._lock_path = run_dir / ".tracking.lock"
         self._depth, self._holder = 0, uuid.uuid4().hex
@@ -67,11 +72,10 @@ class Outbox:
         if record.key in self.keys:
             return
         line = json.dumps(as_json(record), allow_nan=False) + "\n"
-        with self.locked(), self.path.open("a+b") as file:
+        with self.locked(), self.path.open("ab", buffering=0) as file:
             if file.tell() and not self._ends_well():
-                file.write(b"\n")  # a line that a crash cut short must not swallow the next one
-            file.write(line.encode())
-            file.flush()
+                line = "\n" + line  # a line that a crash cut short must not swallow the next one
+            append_whole(file, line.encode())
             os.fsync(file.fileno())
         self.keys.add(record.key)
 
@@ -82,35 +86,44 @@ class Outbox:
 
     def records(self) -> list[Record]:
         """Return the waiting records, oldest first; a line that cannot be read is left in the file."""
-        parsed = (_parse(line) for line in self._lines())
+        parsed = (self._parse(line) for line in self._lines())
         return [record for record in parsed if record is not None]
 
     def unreadable(self) -> int:
         """Return how many lines of the file hold no record."""
-        return sum(_parse(line) is None for line in self._lines())
+        return sum(self._parse(line) is None for line in self._lines())
 
     def drop(self, keys: Collection[str]) -> None:
         """Forget the records with these keys, and those another process dropped; an empty file goes."""
         with self.locked():
             lines = self._lines()
-            kept = [line for line in lines if (record := _parse(line)) is None or record.key not in keys]
+            kept = [line for line in lines if (record := self._parse(line)) is None or record.key not in keys]
             if not kept:
                 self.path.unlink(missing_ok=True)
             elif len(kept) < len(lines):
-                draft = self.path.with_suffix(".tmp")
-                draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-                draft.replace(self.path)
-            self.keys = {record.key for line in kept if (record := _parse(line)) is not None}
+                write_whole(self.path, b"".join(line + b"\n" for line in kept))
+            self.keys = {record.key for line in kept if (record := self._parse(line)) is not None}
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
-        return [line for line in self.path.read_text(encoding="utf-8").split("\n") if line]
+        return [line for line in self.path.read_bytes().split(b"\n") if line]
 
+    def _parse(self, line: bytes) -> Record | None:
+        """The record in a line; None where it holds none, or one that reaches out of the run folder."""
+        try:
+            record: Record = revive(Record, parse_json(line))
+        except ValueError:
+            return None
+        return record if self._stays(record) else None
 
-def _parse(line: str) -> Record | None:
-    try:
-        record: Record = revive(Record, json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return record
+    def _stays(self, record: Record) -> bool:
+        """Whether a record sends, and removes once it is sent, only what lies in the run folder."""
+        folder = [] if record.folder is None else [self._run_dir / record.folder]
+        if folder and not _FOLDER.fullmatch(str(record.folder)):
+            return False
+        home, paths = self._run_dir.resolve(), [*folder, *map(Path, record.files.values())]
+        names = [PurePosixPath(name) for name in (*record.texts, *record.files)]
+        return all(path.resolve().is_relative_to(home) for path in paths) and not any(
+            name.is_absolute() or ".." in name.parts for name in names
+        )

@@ -162,14 +162,17 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path, base: Path 
 
         location = _location(client, parsed, model_uri, tracking_uri)
         held = mlflow.artifacts.list_artifacts(f"{location}/extra_files", tracking_uri=tracking_uri)
-        if "weights.safetensors" not in {Path(file.path).name for file in held}:
+        if "weights.safetensors" not in {Path(file.path).name for file in held if not file.is_dir}:
             raise BadInput(f"suspect.weights: {model_uri} holds no {_WEIGHTS}. {_CONVERT}")
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(
+        file = Path(
             mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{location}/{_WEIGHTS}", dst_path=str(folder), tracking_uri=tracking_uri
             )
         )
+        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"suspect.weights: what {model_uri} holds did not arrive in {folder} as a file")
+        return file
 
 
 def _location(client: Any, parsed: "re.Match[str]", model_uri: str, tracking_uri: str) -> str:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from raybd.registry import as_json
+from raybd.registry import BadInput, as_json
 from raybd.tracking import registry
 from raybd.tracking.client import Unreachable
 from raybd.tracking.outbox import Delivered
@@ -75,6 +75,10 @@ class Tracker:
     def trial(self, record: Mapping[str, Any]) -> None:
         """Write one trial of the search, as `search/card.json` holds it."""
         self._sender.send(trial_record(self._sender.run_key, record))
+
+    def trials(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write several trials, some at the same time, each as `trial` does."""
+        self._sender.send_together([trial_record(self._sender.run_key, record) for record in records])
 
     def reference(self, name: str, row: Mapping[str, Any]) -> None:
         """Write one row of the assessment (a reference, the suspect, the selected) as `assess/card.json` does."""
@@ -158,7 +162,7 @@ class Tracker:
         self, what: str, artifacts: Mapping[str, str | Path], *, at_once: int | None = AT_ONCE, **fields: Any
     ) -> Delivered:
         texts, files = split_artifacts(artifacts)
-        time_now = now()
+        time_now = self._sender.tick()
         record = Record(
             key=f"{self._sender.run_key}:{what}:{uuid.uuid4().hex[:12]}",  # each time it is said, it is said anew
             kind="parent",
@@ -190,11 +194,19 @@ def sync(run_dir: Path, uri: str | None = None, *, base: Path | None = None) -> 
 
     Args:
         run_dir: the study's run folder.
-        uri: the address that the study names now; without one, that which it last named.
+        uri: the address that the study names now; without one, the database of the run folder, or the SQLite file
+            that was last named. A server must be named: it is sent passwords, which a file in the run folder may not
+            direct.
         base: the study's folder, from which a relative `sqlite:///FILE` counts; without it the run folder.
 
     Raises:
-        BadInput: if nothing was ever tracked in this folder.
+        BadInput: if nothing was ever tracked in this folder, or on a server that the study does not name.
     """
     state = read_state(run_dir)
+    kept = state["uri"]
+    if uri is None and kept is not None and not kept.startswith("sqlite"):
+        raise BadInput(
+            f"tracking.uri: the study names no server, but {run_dir} was last tracked at {kept!r:.200}; "
+            "name that server in the study if its records shall go there"
+        )
     return Sender(state["uri"] if uri is None else uri, run_dir, state["study"], base).flush()

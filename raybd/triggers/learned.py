@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, final
 
-import safetensors.torch
 from torch import Tensor
 
-from raybd.registry import BadInput, describe
+from raybd.registry import BadInput, describe, is_file
 from raybd.triggers.base import Trigger
-from raybd.weights import save_weights
+from raybd.weights import read_safetensors, save_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +93,6 @@ class Learned(Trigger):
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not is_file(path):
         raise BadInput(f"trigger.weights: no file {path.name} in {path.parent}")
-    try:
-        held: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except Exception as error:  # whatever safetensors says of a damaged file
-        raise BadInput(f"trigger.weights: {path.name} is no safetensors file ({error})") from error
-    return held
+    return read_safetensors(path, "trigger.weights")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, is_file
+from raybd.screening import open_image, screen_npy
 
 
 def picture(path: Path, channels: int) -> Tensor:
@@ -42,17 +42,20 @@ def pattern_of(path: Path, channels: int, where: str) -> Tensor:
 
 
 def _array(path: Path, where: str) -> NDArray[np.float32]:
-    if not path.is_file():
+    if not is_file(path):
         raise BadInput(f"{where}: no file {path.name} in {path.parent}")
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        with Image.open(path) as picture:
+            with path.open("rb") as file:
+                screen_npy(file, path.stat().st_size)
+                file.seek(0)
+                return np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float32)
+        with open_image(path) as picture:
             mode = "L" if picture.mode in ("1", "L", "I", "I;16") else "RGB"
             pixels = np.asarray(picture.convert(mode), dtype=np.float32)
             # Channels first here, where it is certain: a picture of three rows looks like one of three channels.
             return pixels if mode == "L" else pixels.transpose(2, 0, 1)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever Pillow or NumPy say of a damaged file
         raise BadInput(f"{where}: {path.name} is neither a picture nor an array of numbers ({error})") from error
 
 

@@ -108,9 +108,9 @@ def test_an_outage_leaves_each_record_exactly_once(server, run_dir, net, outage)
     with pytest.raises(Unreachable, match=r"the alias did not move|nothing was promoted"):
         tracker.promote(name=outage, alias="candidate", model_uri=tracker.model("candidate", **net.given), tags={})
     server.start()
-    result = sync(run_dir)
+    result = sync(run_dir, server.uri)
     assert (result.left, result.reason) == (0, "")
-    assert (sync(run_dir).sent, Tracker(server.uri, run_dir, outage).waiting) == (0, 0)
+    assert (sync(run_dir, server.uri).sent, Tracker(server.uri, run_dir, outage).waiting) == (0, 0)
     found = by_name(tracker, outage)
     assert set(found) == {outage, "trial-0", "trial-1", "fine_tuning"}
     assert {run.info.status for run in found.values()} == {"FINISHED"}
@@ -133,5 +133,5 @@ def test_a_server_that_hangs_costs_one_timeout_and_no_record(server, run_dir, mo
     finally:
         os.killpg(server.process.pid, signal.SIGCONT)
     # What hung here was done there all the same: the server woke up and answered to nobody.
-    assert sync(run_dir).left == 0
+    assert sync(run_dir, server.uri).left == 0
     assert set(by_name(tracker, "hanging")) == {"hanging", *(f"trial-{n}" for n in range(6))}
