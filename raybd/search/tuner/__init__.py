@@ -136,7 +136,10 @@ def _on_loopback() -> Iterator[None]:
 def _slots(cpus: int, gpus: float) -> int:
     slots = room(cpus, gpus)
     if slots < 1:
-        raise BadInput(f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial")
+        raise BadInput(
+            f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial; where an autoscaler "
+            "is to bring one, say how many trials at once with resources.workers"
+        )
     return slots
 
 
