@@ -129,7 +129,7 @@ def screen_npz(path: Path) -> None:
                 with archive.open(member) as file:
                     screen_npy(file, member.file_size)  # type: ignore[arg-type]
             except Exception as error:  # whatever zipfile, zlib or NumPy say of a damaged array
-                raise BadInput(f"{member.filename.removesuffix('.npy'):.80}: {error}") from error
+                raise BadInput(f"{member.filename.removesuffix('.npy'):.80}: not readable as .npz ({error})") from error
         names = [m.filename for m in members]
         if len(set(names)) < len(names):
             raise BadInput("an array is given twice")
