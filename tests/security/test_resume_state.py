@@ -11,7 +11,7 @@ from raybd.registry import BadInput, read_json, write_json
 from raybd.search.records import Job
 from raybd.stages import jobs, searching
 from raybd.stages.warm_start import warm_settings
-from tests.search.fakes import SPACE, measured
+from tests.search.fakes import SPACE, measured, open_decider
 from tests.security import valid
 from tests.security.corpus import hostile_json
 
@@ -27,6 +27,21 @@ def test_a_hostile_clock_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "clock.json").write_bytes({**HOSTILE, **WRONG}[name])
     with pytest.raises(BadInput, match=r"clock\.json"):
         searching._Clock(tmp_path / "clock.json")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_journal_whose_setting_is_of_another_space_is_refused_before_a_line_is_added(
+    tmp_path: Path, running: bool
+) -> None:
+    valid.journal(tmp_path)
+    journal = tmp_path / "journal.log"
+    lines = journal.read_bytes().replace(b"phase1_share", b"phase1_shabe", 1).splitlines(keepends=True)
+    end = next(i for i, line in enumerate(lines) if b'"outcome"' in line)
+    journal.write_bytes(b"".join(lines[:end] if running else lines))
+    before = journal.read_bytes()
+    with pytest.raises(BadInput, match="damaged: trial 0"):
+        open_decider(tmp_path, trials=7)
+    assert journal.read_bytes() == before
 
 
 @pytest.fixture
