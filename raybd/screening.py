@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, within
 
 HEADER_BYTES = 32 * 2**20
 """Of a safetensors file: names, types and shapes. One of 10,000 tensors has 1 MB."""
@@ -184,5 +184,5 @@ def inside(path: Path, folder: Path) -> None:
     Raises:
         BadInput: if it does.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not within(path, folder):
         raise BadInput(f"{path}: leads out of {folder}; copy what is meant into it")
