@@ -26,7 +26,7 @@ test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, o
 test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
 	$(PYTEST) -m "not gpu and not cluster"
 
-fuzz: $(VENV)/installed-test ## open 100,000 broken files, for half an hour; the result is tests/security/results/fuzz.json
+fuzz: $(VENV)/installed-test ## open 100,000 broken files (minutes); the result is tests/security/results/fuzz.json
 	$(BIN)/python -m tests.security.fuzz --inputs 100000
 
 check: $(VENV)/installed-test ## format, lint, types, import contracts, everyday tests
