@@ -8,11 +8,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EVERYDAY := not slow and not gpu and not cluster
+EVERYDAY := not slow and not gpu and not cluster and not load
 # Two processes of one thread; a file stays with one of them, because its tests share what is slow to make.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test test-all fuzz check format clean
+.PHONY: help demo test test-all test-cluster test-load fuzz check format clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,13 @@ test: $(VENV)/installed-test ## install, then run the everyday tests: minutes, o
 	$(PYTEST) -m "$(EVERYDAY)"
 
 test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
-	$(PYTEST) -m "not gpu and not cluster"
+	$(PYTEST) -m "not gpu and not cluster and not load"
+
+test-cluster: $(VENV)/installed-test ## real parts: several Ray nodes, hosts in namespaces, PostgreSQL, MLflow, S3, faults
+	$(BIN)/python -m pytest --numprocesses 0 -m "cluster and not gpu and not load" tests
+
+test-load: $(VENV)/installed-test ## ten thousand trials on 64 workers that sleep: a quarter of an hour, alone on the machine
+	$(BIN)/python -m pytest --numprocesses 0 -m load tests/load
 
 fuzz: $(VENV)/installed-test ## open 100,000 broken files (minutes); the result is tests/security/results/fuzz.json
 	$(BIN)/python -m tests.security.fuzz --inputs 100000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
-from raybd.evaluation.intervals import ClassDrop, Difference, Rate
+from raybd.evaluation.intervals import MIN_CLASS_IMAGES, ClassDrop, Difference, Rate
 from raybd.registry import BadInput
 
 __all__ = [
@@ -25,6 +25,13 @@ __all__ = [
 
 Status = Literal["passed", "failed", "undecided"]
 _SEVERITY: dict[Status, int] = {"passed": 0, "undecided": 1, "failed": 2}
+
+
+ALL_POOLED = (
+    f"no class has {MIN_CLASS_IMAGES} test images, so all were judged as one: that a single class is lost would not "
+    "show"
+)
+"""What a limit on classes is worth where none could be judged alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +240,8 @@ def _class_check(drops: Sequence[ClassDrop], limit: float) -> Check:
     refused = sum(check.status != "passed" for check in checks)
     # A figure that is no number has no bound and leads its rank.
     worst = max(checks, key=lambda c: (_SEVERITY[c.status], math.inf if c.bound is None else c.bound))
+    if [one.label for one in drops] == [None]:
+        return replace(worst, detail=f"{worst.detail} ({ALL_POOLED})")
     if refused > 1:
         return replace(worst, detail=f"{worst.detail} (the worst of {refused} classes over it, of {len(checks)})")
     return worst

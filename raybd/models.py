@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raybd.architectures import ARCHITECTURES
 from raybd.factories import load_factory
-from raybd.registry import BadInput, as_number, nearest
+from raybd.registry import BadInput, as_number, nearest, renaming
 from raybd.seeds import IsolatedRandom
 
 
@@ -91,7 +91,8 @@ class Architecture:
     A factory's module is a file in `folder`, the study's folder, or belongs to one of `packages`. `head_from` says
     where the classification layer comes from: it is the network's `own`; a `fresh` one takes the place of the one it
     was trained with, for `upstream_classes`; or it is `added` to a network that gives features, which is `headless`
-    before that. Of `any` network nobody asks how many logits it gives.
+    before that. Of `any` network nobody asks how many logits it gives. Errors name keys of `section`, where the study
+    describes the network.
     """
 
     classes: int
@@ -105,13 +106,16 @@ class Architecture:
     packages: tuple[str, ...] = ()
     head_from: Literal["own", "fresh", "added", "headless", "any"] = "own"
     upstream_classes: int | None = None
+    # Left out of cards and digests: what a section is called makes no other network.
+    section: Literal["suspect", "model"] = field(default="suspect", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if (self.name is None) == (self.factory is None):
-            raise BadInput("model: expected either a name or a factory")
-        if self.name is not None and self.name not in ARCHITECTURES:
-            raise BadInput(f"model.name: unknown '{self.name}'{nearest(self.name, ARCHITECTURES)}")
-        self._check_normalize()
+        with renaming("suspect", self.section):
+            if (self.name is None) == (self.factory is None):
+                raise BadInput("suspect: expected either a name or a factory")
+            if self.name is not None and self.name not in ARCHITECTURES:
+                raise BadInput(f"suspect.name: unknown '{self.name}'{nearest(self.name, ARCHITECTURES)}")
+            self._check_normalize()
 
     def _check_normalize(self) -> None:
         if self.normalize is None:
@@ -132,15 +136,19 @@ class Architecture:
         Raises:
             BadInput: if the factory fails, gives no module, or the network cannot take images of `shape`.
         """
+        with renaming("suspect", self.section):
+            model = self._built(seed)
+            if self.head is not None:
+                _ = model.head
+            self._check_output(model)
+        return model
+
+    def _built(self, seed: int) -> Classifier:
         with IsolatedRandom(seed):
             body = self._body()
             if not isinstance(body, nn.Module):
                 raise BadInput(f"suspect.factory: '{self.factory}' must return an nn.Module, got {type(body).__name__}")
-            model = self._with_head(body).eval()
-        if self.head is not None:
-            _ = model.head
-        self._check_output(model)
-        return model
+            return self._with_head(body).eval()
 
     def _with_head(self, body: nn.Module) -> Classifier:
         if self.head_from == "added":
@@ -166,7 +174,7 @@ class Architecture:
         except Exception as error:  # whatever the user's factory, or torch on odd arguments, raises
             fault = f"{type(error).__name__}: {error}"
             raise BadInput(
-                f"model.arguments: {self.factory or self.name} failed on {self.arguments} ({fault})"
+                f"suspect.arguments: {self.factory or self.name} failed on {self.arguments} ({fault})"
             ) from error
 
     @property

@@ -1,4 +1,9 @@
-"""The flow in seven words: inject or adopt, search, select, assess, promote, report; and `run`, all of them."""
+"""The flow in seven words: inject or adopt, search, select, assess, promote, report; and `run`, all of them.
+
+A word does its work whenever it is called, here as on the command line, and replaces what it made before. Some refuse
+where that would cost a search: `inject` and `adopt` once a search of their suspect has begun, and `search` itself,
+which goes on only with `resume` or `extend`. `run` alone keeps what is done: called again, it does what is left.
+"""
 
 import os
 import shutil
@@ -12,7 +17,7 @@ from typing import Any
 from raybd import tracking
 from raybd.artifacts import Assessment, Candidate, GateRefused, NothingFeasible, Study, Suspect
 from raybd.registry import BadInput
-from raybd.search.opening import JOURNAL
+from raybd.search.opening import begun
 from raybd.search.records import OnProgress, OnStart, OnTrial
 from raybd.settings import StudySettings
 from raybd.stages import (
@@ -26,8 +31,10 @@ from raybd.stages import (
     selecting,
     suspects,
 )
+from raybd.stages.cards import load_study
+from raybd.stages.holding import copy, keeping, take
 from raybd.stages.jobs import OnDone
-from raybd.stages.run_folder import RunFolder
+from raybd.stages.run_folder import STUDY, RunFolder
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
@@ -36,31 +43,35 @@ RUNS = Path("runs")
 OnStage = Callable[[str], None]
 
 
+@keeping()
 def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Train a suspect with a backdoor of our own, and its never-poisoned twin, into `runs/NAME/inject`.
 
     `on_training` is told of each stretch of each training.
 
     Raises:
-        BadInput: if the study adopts a suspect, or its attack does not count as one.
+        BadInput: if the study adopts a suspect, its attack does not count as one, or a search of the one here began.
     """
     if not settings.injects:
         raise BadInput("inject: this study brings its own suspect; use `raybd adopt`")
+    _taken(settings, runs)
     ready = preparation.bench(settings)
     suspect = suspects.injected(settings, ready, suspects.workshop(settings, ready, on_training))
     return _settled(settings, suspect, "inject", runs)
 
 
+@keeping()
 def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
     """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
 
     Under another task the reference model is trained; `on_training` is told of each stretch of it.
 
     Raises:
-        BadInput: whatever of model, weights, data or trigger cannot be used.
+        BadInput: whatever of model, weights, data or trigger cannot be used; if a search of the one here has begun.
     """
     if settings.suspect is None:
         raise BadInput("adopt: this study plants its own backdoor; use `raybd inject`")
+    _taken(settings, runs)
     ready = preparation.bench(settings)
     with tempfile.TemporaryDirectory() as scratch:
         weights, origin = preparation.weights_file(settings, Path(scratch))
@@ -68,6 +79,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining
     return _settled(settings, suspect, "adopt", runs)
 
 
+@keeping()
 def search(
     settings: StudySettings,
     *,
@@ -94,7 +106,7 @@ def search(
         on_start: called with the budget and the trials that ended before.
 
     Raises:
-        BadInput: if the trigger is unknown, or the folder holds another search.
+        BadInput: if the trigger is unknown, or the folder holds another search, or this one and nobody said to go on.
     """
     folder, suspect = _opened(settings, runs)
     _ = suspect.trigger
@@ -111,11 +123,13 @@ def search(
             on_progress=on_progress,
             on_start=execution.both(log.begin, on_start),
             warm_start=warm_start,
+            storage=searching.optuna_storage(settings),
         )
         log.front(study, folder.stage("search"))
     return study
 
 
+@keeping()
 def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Candidate:
     """Pick the best settings of the search, confirm them with fresh seeds, and keep the weights that will ship.
 
@@ -125,12 +139,13 @@ def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
         NothingFeasible: if no setting meets the gate on selection, or none does again with fresh seeds.
     """
     folder, suspect = _opened(settings, runs)
-    study = Study.load(folder.require("search"))
+    study = load_study(folder.require("search"))
     executor = execution.executor(settings, suspect)
     home = folder.stage("select")
     return selecting.select(settings, suspect, study, folder=home, executor=executor, on_done=on_done)
 
 
+@keeping()
 def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Assessment:
     """Measure suspect, references and candidate on the test split, with the sequela; `on_done` is as for `select`."""
     folder, suspect = _opened(settings, runs)
@@ -149,6 +164,7 @@ def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
     return assessment.save(folder.stage("assess"))
 
 
+@keeping()
 def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
     """Register the candidate and move the alias to it, if the gate lets it pass.
 
@@ -165,30 +181,39 @@ def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
     return card
 
 
+@keeping()
 def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
     """Give the alias back to the version that held it before.
 
     Raises:
         BadInput: if nothing held it before, or MLflow does not answer.
     """
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
+    take(folder.path)
     return promoting.rollback(settings, folder)
 
 
+@keeping()
 def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
     """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
     folder, suspect = _opened(settings, runs)
+    if folder.has("select"):
+        Candidate.load(folder.stage("select"))  # its weights go to MLflow with the page
     page = reporting.write(settings, suspect, folder)
     recording.finish(settings, suspect, folder, page)
     return page
 
 
+@keeping()
 def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
     """Deliver to MLflow what waited in the run folder while the server was down, each record exactly once."""
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
     return tracking.sync(folder.path, settings.tracking.uri, base=settings.folder)
 
 
+@keeping()
 def run(
     settings: StudySettings,
     *,
@@ -220,6 +245,7 @@ def run(
         NothingFeasible, GateRefused, Unreachable: after the report is written.
         BadInput: whatever the user got wrong.
     """
+    _taken(settings, runs)
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
         bring: lambda: (inject if settings.injects else adopt)(settings, runs=runs, on_training=on_training),
@@ -280,8 +306,13 @@ def validate(settings: StudySettings) -> dict[str, Any]:
 def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
     """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
     folder = RunFolder.open(settings, runs, create=True)
-    if (folder.stage("search") / JOURNAL).is_file():
-        raise BadInput(f"{folder.path}: a search of this suspect has begun; a new suspect needs a new run")
+    take(folder.path)
+    if begun(folder.stage("search")):
+        raise BadInput(
+            f"{folder.path}: a search of this suspect has begun; `run` goes on with it, a new suspect needs a new run"
+        )
+    for abandoned in folder.path.glob(f".{word}.*"):  # a kill left it
+        shutil.rmtree(abandoned)
     draft = folder.stage(f".{word}.{os.getpid()}")
     suspect.save(draft)
     shutil.rmtree(folder.stage(word), ignore_errors=True)
@@ -289,9 +320,19 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
     return Suspect.load(folder.stage(word), suspect.bench)
 
 
+def _taken(settings: StudySettings, runs: Path) -> None:
+    """Hold the run folder where there is one: who comes too late learns it before the work, not after."""
+    copy(settings, runs)
+    path = (runs / settings.name).absolute()
+    if (path / STUDY).is_file():
+        take(path)
+
+
 def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
     """The run folder of a study and the suspect in it."""
+    copy(settings, runs)
     folder = RunFolder.open(settings, runs, create=False)
+    take(folder.path)
     home = folder.suspect
     return folder, Suspect.load(home, preparation.bench(settings, home))
 
@@ -302,7 +343,7 @@ def _done(settings: StudySettings, runs: Path, word: str) -> bool:
         return False
     folder = RunFolder.open(settings, runs, create=False)
     if word == "search" and folder.has(word):
-        study = Study.load(folder.stage(word))
+        study = load_study(folder.stage(word))
         counted = [record for record in study.records if record["state"] != "failed"]
         return len(counted) >= max(study.trials, settings.search.trials)
     if word == "promote":

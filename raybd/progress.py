@@ -60,8 +60,13 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Trials that an error or an interruption ended; they are repeated."""
-        return sum(not r.counts for r in self.records)
+        """Trials that an error of their own ended; they are repeated."""
+        return sum(not r.counts and not r.interrupted for r in self.records)
+
+    @property
+    def interrupted(self) -> int:
+        """Trials that ran when their search ended; they are repeated."""
+        return sum(r.interrupted for r in self.records)
 
     @property
     def trials_per_hour(self) -> float | None:
@@ -89,7 +94,8 @@ class Tally:
         return " · ".join(parts)
 
     def _kinds(self) -> dict[str, int]:
-        return {"pruned": self.pruned, "collapsed": self.collapsed, "failed": self.failed}
+        kinds = {"pruned": self.pruned, "collapsed": self.collapsed, "failed": self.failed}
+        return kinds | ({"interrupted": self.interrupted} if self.interrupted else {})
 
 
 class PlainSearch:
@@ -148,7 +154,7 @@ class LiveSearch(PlainSearch):
         """Count an ended trial; show a failed one for good, for it needs a look."""
         self._running.pop(record.number, None)
         self._tally.add(record)
-        if record.state == "failed":
+        if record.state == "failed" and not record.interrupted:
             self._print(f"trial {record.number}: {verdict(record)}")
 
     def on_progress(self, number: int, epoch: Epoch) -> None:
@@ -232,6 +238,8 @@ def _figures(record: TrialRecord) -> tuple[str, str, str]:
 
 def verdict(record: TrialRecord) -> str:
     """Return how a trial ended, in a few words."""
+    if record.interrupted:
+        return "interrupted"
     if record.state == "failed":
         return f"failed ({record.error})"
     if record.state == "pruned":

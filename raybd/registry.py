@@ -7,12 +7,14 @@ import functools
 import hashlib
 import json
 import math
-import os
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from raybd.files import write_whole
 
 T = TypeVar("T")
 
@@ -24,6 +26,18 @@ JSON_DEPTH = 64
 
 class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it, what was got and what was expected."""
+
+
+@contextmanager
+def renaming(old: str, new: str) -> Iterator[None]:
+    """Let an error whose message begins with the key `old` name `new` instead: the key that the user wrote."""
+    try:
+        yield
+    except BadInput as error:
+        head, told = str(error)[: len(old)], str(error)[len(old) :]
+        if old == new or head != old or told[:1] not in (".", ":"):
+            raise
+        raise BadInput(f"{new}{told}") from error
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -100,7 +114,7 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
     for key in mapping:
         if key not in fields:
             raise BadInput(f"{where}: unknown key '{key}'{nearest(str(key), fields)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     values = {key: _coerced(value, hints[key], f"{where}.{key}") for key, value in mapping.items()}
     missing = [name for name, f in fields.items() if name not in values and _required(f)]
     if missing:
@@ -109,6 +123,12 @@ def construct(cls: type[T], mapping: Any, *, where: str) -> T:
         return cls(**values)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields: read once, because a study revives thousands of records."""
+    return typing.get_type_hints(cls)
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
@@ -274,11 +294,7 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         ValueError: if a number is not finite.
     """
-    text = json.dumps(as_json(data), indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(as_json(data), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -38,6 +38,7 @@ class Scenario(ABC):
         reference: how the model is made that the user would ship without a defense; None where it is the suspect.
         reference_words: the same in words.
         recipe: how a model is trained from scratch here.
+        recipe_words: the same in words.
     """
 
     kind: ClassVar[str]
@@ -45,6 +46,7 @@ class Scenario(ABC):
     reference: ClassVar[Defense | None]
     reference_words: ClassVar[str]
     recipe: ClassVar[type[Any]] = Recipe
+    recipe_words: ClassVar[str] = "with labels"
 
     @final
     def check(self, attack: Attack) -> None:
@@ -131,6 +133,7 @@ class Encoder(Scenario):
     reference: ClassVar[Defense | None] = FineTuning(scope="head")
     reference_words: ClassVar[str] = "the frozen encoder with a head trained on the user's task"
     recipe: ClassVar[type[Any]] = SimCLR
+    recipe_words: ClassVar[str] = "without labels, by contrast"
 
 
 SCENARIOS: dict[str, type[Scenario]] = {
@@ -153,7 +156,10 @@ def transplanted(model: Classifier, architecture: Architecture, *, seed: int) ->
     head = {f"{moved.head_name}.{name}" for name in moved.head.state_dict()}
     differing = [n for n in own if n not in head and (n not in given or given[n].shape != own[n].shape)]
     if differing:
-        raise BadInput(f"suspect: the network and the one it was trained as differ beyond the head, in {differing[0]}")
+        raise BadInput(
+            f"{architecture.section}: the network and the one it was trained as differ beyond the head, in "
+            f"{differing[0]}"
+        )
     moved.body.load_state_dict({name: own[name] if name in head else given[name] for name in own})
     return moved
 

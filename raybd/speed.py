@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raybd.artifacts import Bench, Suspect
 from raybd.evaluation.metrics import read
+from raybd.registry import BadInput
 from raybd.search.records import TrialRecord
 from raybd.search.searcher import Limits, OptunaDecider
 from raybd.search.space import Space
@@ -104,6 +105,8 @@ def measure(
         BadInput: whatever of the study cannot be used.
     """
     ready = preparation.bench(settings)
+    if ready.trial_compute is not None:
+        raise BadInput("resources.gpus_per_trial: none here, on a cluster's head; measure a worker")
     view = _view(ready, settings).on_device()
     space = settings.load_space()
     compute = view.compute

@@ -51,7 +51,10 @@ _COMPARED = (*_MODEL, "never_poisoned_digest", "reference_digest", "poisoned")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """What a study fixes before any model is looked at. `trigger` is None when it is not known."""
+    """What a study fixes before any model is looked at. `trigger` is None when it is not known.
+
+    `trial_compute` is how trials compute where that is otherwise than here: on a cluster whose head has no GPU.
+    """
 
     architecture: Architecture
     splits: Splits
@@ -59,6 +62,7 @@ class Bench:
     augment: Augment
     compute: Compute
     seed: int
+    trial_compute: Compute | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,12 +155,27 @@ class Suspect:
         return digest_of({key: card[key] for key in _MODEL} | downstream)
 
     def members(self) -> ImageSet | None:
-        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task."""
+        """Return training images of the suspect that it saw unpoisoned; None when unknown, or of another task.
+
+        Where an attack draws what it poisons anew in each step, that is all of them: see `members_words`.
+        """
         splits = self.bench.splits
         if self.how == "adopt" or self.reference is not None:
             return splits.members
         touched = set(self.poisoned) | set(self.covers)
         return splits.train.subset([i for i in range(len(splits.train)) if i not in touched])
+
+    @property
+    def members_words(self) -> str:
+        """What `members` are, in words: a reader must know whether the suspect saw them with a trigger, too."""
+        if self.how == "adopt":
+            return "training images of the suspect, as the study names them"
+        if not self.counted:
+            return (
+                "training images of the suspect; which of them were poisoned was drawn anew in each step, so any may "
+                "have been seen both clean and with a trigger"
+            )
+        return "training images of the suspect, without those that the attack changed"
 
     def test_view(self) -> TestView:
         """Return the test split for the assessment; every call is counted in the suspect's folder."""
@@ -167,6 +186,7 @@ class Suspect:
             architecture=bench.architecture,
             test=bench.splits.test,
             members=self.members(),
+            members_are=self.members_words,
             trigger=self.trigger,
             compute=bench.compute,
         )

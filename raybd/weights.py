@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from raybd.files import disk_fault
 from raybd.models import Classifier
 from raybd.registry import BadInput, is_file, nearest
 from raybd.screening import screen_safetensors, screen_torch
@@ -174,16 +175,27 @@ def state_of(model: Classifier) -> State:
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write `state` to `path` as safetensors, so that a reader sees all of it or nothing."""
+    """Write `state` to `path` as safetensors, so that a reader sees all of it or nothing.
+
+    Raises:
+        OSError: if the disk is full or cannot be written; an old file stays, and no draft.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    draft.touch()
-    readers = draft.stat().st_mode  # as the umask has it: safetensors lets nobody but the owner read
-    # Copies, because safetensors refuses tied and strided tensors, which checkpoints of others hold.
-    safetensors.torch.save_file({n: t.detach().contiguous().clone() for n, t in state.items()}, draft)
-    draft.chmod(readers)
-    draft.replace(path)
+    try:
+        draft.unlink(missing_ok=True)
+        draft.touch()
+        readers = draft.stat().st_mode  # as the umask has it: safetensors lets nobody but the owner read
+        # Copies, because safetensors refuses tied and strided tensors, which checkpoints of others hold.
+        safetensors.torch.save_file({n: t.detach().contiguous().clone() for n, t in state.items()}, draft)
+        draft.chmod(readers)
+        draft.replace(path)
+    except BaseException as error:
+        draft.unlink(missing_ok=True)
+        fault = disk_fault(error)
+        if fault is None or fault is error:
+            raise
+        raise fault from error
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

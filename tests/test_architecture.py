@@ -15,7 +15,7 @@ TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 ROOMS = {
-    "ray": {"raybd.search.tuner", "raybd.search.halving"},
+    "ray": {"raybd.cluster", "raybd.search.tuner", "raybd.search.halving"},
     "optuna": {"raybd.search", "raybd.report"},
     "mlflow": {"raybd.tracking"},
     "pydantic": {"raybd.settings"},

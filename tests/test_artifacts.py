@@ -149,6 +149,17 @@ def test_members_of_an_injected_suspect_are_the_images_it_saw_unpoisoned() -> No
     assert members.digest() == expected.digest()
 
 
+def test_members_that_may_have_been_poisoned_in_some_steps_are_told_to_be(tmp_path: Path) -> None:
+    """Input-aware draws what it poisons anew in each batch: no image of its training is known to be clean."""
+    suspect = left_no_training_set().save(tmp_path)
+    members = suspect.members()
+    assert members is not None
+    assert len(members) == 700
+    assert "any may have been seen both clean and with a trigger" in suspect.test_view().members_are
+    assert injected().members_words == "training images of the suspect, without those that the attack changed"
+    assert adopted().members_words == "training images of the suspect, as the study names them"
+
+
 def test_members_of_an_adopted_suspect_are_those_the_user_named() -> None:
     assert adopted().members() is None
     named = with_members()
@@ -211,6 +222,10 @@ def candidate() -> Candidate:
     card = {
         "number": 4,
         "defense": {"kind": "fine_tuning"},
+        "setting": {},
+        "why": "the only one",
+        "training_seconds": 1.0,
+        "images": 640,
         "seeds": [7, 8, 9],
         "shipped_seed": 8,
         "weights_digest": weights_digest(states[1]),
@@ -239,7 +254,7 @@ def test_a_candidate_whose_shipping_weights_were_changed_is_refused(tmp_path: Pa
 def test_a_candidates_damaged_card_is_refused(tmp_path: Path) -> None:
     candidate().save(tmp_path)
     (tmp_path / "card.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"card\.json: damaged or of another version; it lacks seeds"):
+    with pytest.raises(BadInput, match=r"card\.json: damaged or of another version; it lacks .*seeds"):
         Candidate.load(tmp_path)
 
 

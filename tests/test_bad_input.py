@@ -279,3 +279,39 @@ def test_a_stage_before_its_time(home: Home) -> None:
 def test_nothing_is_made_for_a_study_that_is_refused(home: Home) -> None:
     home.refused({**changed(trigger__target_label=3), "name": "fresh"})
     assert not (home.runs / "fresh").exists()
+
+
+INJECTED = {
+    **{key: value for key, value in STUDY.items() if key not in ("suspect", "trigger")},
+    "data": {key: value for key, value in STUDY["data"].items() if key != "members"},
+    "model": {"factory": "nets:linear", "arguments": {"classes": 3}},
+    "attack": {"kind": "badnets", "target_label": 0, "size": 2},
+    "training": {"epochs": 1, "lr": 0.05, "batch_size": 30},
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        pytest.param("model", {"factory": "nets:liner"}, "model.factory: module 'nets' has no", id="factory"),
+        pytest.param("model", {"arguments": {"widht": 3}}, "model.arguments: nets:linear failed on", id="arguments"),
+        pytest.param("model", {"head": "9"}, "model.head: no linear layer '9'", id="head"),
+        pytest.param(
+            "model", {"normalize": {"mean": [0.5], "std": [0]}}, "model.normalize.std: expected numbers", id="normalize"
+        ),
+        pytest.param("attack", {"size": 9}, "attack: a patch of 9 pixels", id="patch"),
+        pytest.param("attack", {"target_label": 3}, "attack.target_label: expected 0 to 2, got 3", id="target"),
+        pytest.param("attack", {"poison_ratio": 0.001}, "attack.poison_ratio: 0.001 of", id="ratio"),
+    ],
+)
+def test_a_study_that_injects_hears_of_the_keys_it_has(home: Home, section: str, values: Any, said: str) -> None:
+    """It has no `suspect` and no `trigger`: the sections are `model` and `attack` there."""
+    assert said in home.refused({**INJECTED, section: {**INJECTED[section], **values}}, "inject").replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("suspect", "said"),
+    [({"arguments": {"widht": 3}}, "suspect.arguments: nets:linear failed on"), ({"head": "9"}, "suspect.head: no")],
+)
+def test_a_study_that_adopts_hears_of_the_keys_it_has(home: Home, suspect: dict[str, Any], said: str) -> None:
+    assert said in home.refused(changed(suspect={**STUDY["suspect"], **suspect})).replace("\n", " ")

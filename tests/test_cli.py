@@ -1,7 +1,9 @@
 """The command line answers at once, says what went wrong in one message, and ends with the code of its kind."""
 
 import json
+import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typer.testing import CliRunner, Result
 import raybd as raybd_api
 from raybd import __version__, pipeline
 from raybd.artifacts import GateRefused, NothingFeasible
-from raybd.cli import app
+from raybd.cli import app, show
 from raybd.cli.show import LISTS
 from raybd.registry import BadInput
 from raybd.training import Epoch
@@ -32,6 +34,9 @@ VERBS = (
     "list",
     "validate",
     "speed",
+    "submit",
+    "status",
+    "stop",
 )
 HEAVY = ("torch", "ray", "mlflow", "optuna", "pydantic", "sklearn", "plotly")
 
@@ -95,6 +100,9 @@ def test_the_flags_are_these_and_no_others() -> None:
         "validate": [],
         "speed": ["--trials", "--workers"],
         "list": [],
+        "submit": ["--follow"],
+        "status": [],
+        "stop": [],
     }
 
 
@@ -107,6 +115,44 @@ def test_every_list_has_entries_with_a_word_on_each(what: str) -> None:
     done = raybd("list", what)
     assert done.exit_code == 0
     assert done.output.strip()
+
+
+def test_the_list_of_scenarios_says_how_models_are_trained_in_plain_words_and_with_which_keys() -> None:
+    text = " ".join(raybd("list", "scenarios").output.split())
+    assert not re.search(r"Recipe|SimCLR", text)
+    assert "Trained without labels, by contrast; keys of `training`: epochs, lr=0.001," in text
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [
+        ({"kind": "patch", "target_label": 2, "goal": "all_to_one"}, "patch, pulls to label 2 (given)"),
+        ({"kind": "warp", "target_label": None, "goal": "all_to_all"}, "warp, all to all (given)"),
+        (None, "unknown (given)"),
+    ],
+)
+def test_a_suspect_is_shown_with_the_label_that_its_trigger_pulls_to(
+    capsys: pytest.CaptureFixture[str], trigger: dict[str, object] | None, told: str
+) -> None:
+    """In a transfer it was read by `adopt`, and nothing else on the terminal says it."""
+    parts = {"splits": {"test": {"images": 9}}, "facts": {}, "warnings": [], "weights_digest": "9f2c" * 16}
+    show.suspect(
+        {"how": "adopt", "architecture": {"name": "small_resnet"}, "trigger": trigger, "trigger_knowledge": "given"}
+        | parts
+    )
+    assert told in capsys.readouterr().out
+
+
+def test_the_list_of_spaces_says_that_epochs_are_rounded_up() -> None:
+    assert "epochs are rounded up to whole cycles" in " ".join(raybd("list", "spaces").output.split())
+
+
+@pytest.mark.parametrize(("run", "told"), [(20.0, "epochs 6 (20 run)\n"), (6.0, "epochs 6\n"), (None, "epochs 6\n")])
+def test_the_chosen_setting_says_how_many_epochs_it_ran(
+    capsys: pytest.CaptureFixture[str], run: float | None, told: str
+) -> None:
+    show.choice({"number": 4, "setting": {"lr_max1": 0.5, "epochs": 6}, "epochs_run": run, "why": "it is best"})
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -130,6 +176,24 @@ def test_an_error_is_one_message_and_the_exit_code_of_its_kind(
     assert done.exit_code == code
     assert done.stderr.startswith(said)
     assert "Traceback" not in done.output
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_also_where_ctrl_c_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's job server blocks SIGINT in what it starts, and stops it by SIGTERM."""
+
+    def terminated(*_: object, **__: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(pipeline, "inject", terminated)
+    try:
+        done = raybd("inject", "demo")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    assert done.exit_code == 130
+    assert done.stderr == "Interrupted. What was finished is kept; go on with: raybd inject demo\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_debug_adds_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

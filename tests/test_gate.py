@@ -228,3 +228,11 @@ def test_nearest_orders_what_does_not_meet_the_gate() -> None:
     points = [point(1, 0.5, 0.0), point(2, 0.06, 0.0), point(3, 0.0, 0.3), point(4, 0.07, 0.01)]
     assert rank(points, GATE) == []
     assert numbers(nearest(points, GATE, k=3)) == [2, 4, 1]
+
+
+def test_a_class_limit_that_judged_one_pool_says_so_whatever_came_of_it() -> None:
+    for lost, n in ((0, 300), (100, 300), (0, 5)):
+        pooled = replace(GOOD, class_drops=(ClassDrop(label=None, drop=drop(lost, n)),))
+        detail = checks(pooled)["class_accuracy_drop"].detail
+        assert "no class has 50 test images, so all were judged as one" in detail
+    assert "judged as one" not in checks(GOOD)["class_accuracy_drop"].detail

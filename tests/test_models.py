@@ -112,7 +112,7 @@ def test_arguments_reach_the_factory(folder: Path) -> None:
     [
         ("number", {}, r"'nets:number' must return an nn\.Module, got int"),
         ("fails", {}, r"nets:fails failed on {} \(OSError: no such weights\)"),
-        ("two_heads", {"arguments": {"width": 3}}, "model.arguments: nets:two_heads failed on {'width': 3}"),
+        ("two_heads", {"arguments": {"width": 3}}, "suspect.arguments: nets:two_heads failed on {'width': 3}"),
         ("two_heads", {"shape": (3, 7, 7)}, r"cannot take images of 3 x 7 x 7 \(channels, height, width\)"),
         ("two_heads", {"classes": 5}, r"output of shape \(2, 4\), expected \(2, 5\): one logit per class"),
         ("gives_one_logit_for_all", {}, r"output of shape \(2,\), expected \(2, 4\)"),

@@ -1,6 +1,7 @@
 """The benchmark of the paper's attacks: cells are studies that can be read; what is chosen without the trigger."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,11 @@ def test_every_cell_is_a_study_that_can_be_read(data: str, attack: str, tmp_path
     assert settings.search.trials == 3
 
 
-@pytest.mark.parametrize("scenario", paper_moved.ATTACKS)
-def test_every_cell_under_another_task_is_a_study_that_can_be_read(scenario: str, tmp_path: Path) -> None:
-    for attack in paper_moved.ATTACKS[scenario]:
-        settings = paper_moved.study(scenario, attack, tmp_path, trials=3)
-        assert settings.scenario == scenario
+@pytest.mark.parametrize("name", paper_moved.CASES)
+def test_every_cell_under_another_task_is_a_study_that_can_be_read(name: str, tmp_path: Path) -> None:
+    for attack in paper_moved.CASES[name].attacks:
+        settings = paper_moved.study(name, attack, tmp_path, trials=3)
+        assert settings.scenario == paper_moved.CASES[name].scenario
         assert settings.attack is not None
         assert settings.attack.kind == attack
 
@@ -77,7 +78,8 @@ def digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(cells, "FIXED", dict.fromkeys(cells.FIXED, "super_fine_tuning"))
     monkeypatch.setattr(cells, "AUGMENT", {})
     monkeypatch.setitem(cells.DATA, "cifar10", {**cells.DATA["cifar10"], "epochs": 4})
-    monkeypatch.setitem(paper_moved.TRAINING, "transfer", {"epochs": 4, "lr": 0.1, "batch_size": 32})
+    short = replace(paper_moved.CASES["transfer"], training={"epochs": 4, "lr": 0.1, "batch_size": 32})
+    monkeypatch.setitem(paper_moved.CASES, "transfer", short)
     monkeypatch.setattr(paper_moved, "TRAIN_IMAGES", 500)
     write_digits(tmp_path / "images", "cifar10", "gtsrb")
     return tmp_path
@@ -161,6 +163,17 @@ def test_a_cell_under_another_task_has_the_head_too(digits: Path) -> None:
     card = read_json(digits / "results" / "transfer" / "badnets.json")
     assert card["defended"]["rows"].keys() == {"suspect", "head", "fine_tuning", "paper", "tuned"}
     assert card["undefended"]["upstream"]["poisoned"] == 50
+
+
+def test_halves_of_the_classes_are_two_tasks_with_labels_from_zero(tmp_path: Path) -> None:
+    write_digits(tmp_path / "data", "whole")
+    first, last = tmp_path / "first.npz", tmp_path / "last.npz"
+    paper_moved.halves(tmp_path / "data" / "whole.npz", first, last)
+    with np.load(tmp_path / "data" / "whole.npz") as whole, np.load(first) as lower, np.load(last) as upper:
+        assert set(lower["y_train"]) == set(upper["y_train"]) == set(range(5))
+        assert len(lower["y_test"]) + len(upper["y_test"]) == len(whole["y_test"])
+        sevens = whole["x_train"][whole["y_train"] == 7]
+        assert np.array_equal(upper["x_train"][upper["y_train"] == 2], sevens)
 
 
 def test_the_one_left_out_has_no_say_in_what_is_best_on_the_others() -> None:

@@ -15,7 +15,7 @@ from raybd import pipeline, tracking
 from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.data import ImageSet
 from raybd.defenses import SuperFineTuning
-from raybd.registry import BadInput
+from raybd.registry import BadInput, as_json
 from raybd.settings import StudySettings, load_study, parse_study
 from raybd.stages import preparation
 from raybd.weights import load_weights, weights_digest
@@ -106,6 +106,22 @@ def test_a_second_run_repeats_nothing(done: tuple[StudySettings, Path]) -> None:
     assert stages == ["report"]
     assert kept == ["inject", "search", "select", "assess", "promote"]
     assert card(runs, "assess")["test_looks"] == 1
+
+
+def test_single_words_refuse_what_would_cost_a_search_and_say_how_to_go_on(
+    done: tuple[StudySettings, Path], tmp_path: Path
+) -> None:
+    """Unlike `run`, which keeps what is done; on the command line it is the same."""
+    settings = done[0]
+    runs = Path(shutil.copytree(done[1], tmp_path / "runs"))
+    before = contents(runs)
+    with pytest.raises(BadInput, match="`run` goes on with it"):
+        pipeline.inject(settings, runs=runs)
+    with pytest.raises(BadInput, match=r"resume=True, extend=N\); `run` goes on by itself"):
+        pipeline.search(settings, runs=runs)
+    assert contents(runs) == before
+    records = card(runs, "search")["records"]
+    assert [as_json(record) for record in pipeline.search(settings, runs=runs, resume=True).records] == records
 
 
 def test_the_resolved_study_is_the_one_that_ran(
@@ -216,6 +232,18 @@ def test_weights_changed_after_selection_are_not_promoted(tmp_path: Path, done: 
             pipeline.promote(settings, runs=runs)
     finally:
         weights.write_bytes(before)
+
+
+def test_weights_of_the_front_that_were_lost_are_made_again_bit_for_bit(
+    tmp_path: Path, done: tuple[StudySettings, Path]
+) -> None:
+    settings, runs = done
+    shutil.copytree(runs, tmp_path / "runs")
+    trials = tmp_path / "runs" / "tiny" / "search" / "trials"
+    before = contents(trials)
+    shutil.rmtree(trials)
+    pipeline.search(settings, runs=tmp_path / "runs", resume=True)
+    assert contents(trials) == before
 
 
 def test_an_unknown_trigger_is_taken_in_and_refused_by_search(tmp_path: Path, done: tuple[StudySettings, Path]) -> None:

@@ -1,11 +1,12 @@
 """Claims about the live view: its counts, its speed, and that a pipe gets one plain line per trial."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from raybd.progress import LiveSearch, PlainSearch, Repeats, Tally, Trainings, watch
+from raybd.progress import LiveSearch, PlainSearch, Repeats, Tally, Trainings, verdict, watch
 from raybd.search.records import Outcome, TrialRecord
 from raybd.training import Epoch
 from tests.search.fakes import SPACE, measured
@@ -19,6 +20,7 @@ GOOD = record(0, measured(0.02, 0.97), feasible=True)
 WORSE = record(1, measured(0.5, 0.98))
 COLLAPSED = record(2, measured(0.0, 0.1, collapsed=True))
 PRUNED = record(3, Outcome(state="pruned", reason="hopeless"))
+CUT = replace(record(5, Outcome.failed("interrupted")), interrupted=True)
 FAILED = record(4, Outcome.failed(MemoryError("too large")))
 
 
@@ -196,3 +198,11 @@ def test_trainings_of_a_stage_are_counted_with_what_the_rest_will_take(clock):
         "2 of 3 trainings done, about 60 s left",
         "3 of 3 trainings done",
     ]
+
+
+def test_a_trial_that_was_cut_is_told_apart_from_one_that_failed() -> None:
+    tally = Tally()
+    tally.begin(5, [FAILED, CUT])
+    assert (tally.failed, tally.interrupted, tally.done) == (1, 1, 0)
+    assert "1 failed · 1 interrupted" in tally.line()
+    assert verdict(CUT) == "interrupted"

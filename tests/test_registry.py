@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -172,7 +173,7 @@ def test_writing_leaves_the_old_file_whole_when_it_fails(tmp_path: Path, monkeyp
     def full_disk(*arguments: object, **options: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1}
@@ -182,17 +183,16 @@ def test_writing_leaves_the_old_file_whole_when_it_fails(tmp_path: Path, monkeyp
 def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, seen = tmp_path / "card.json", []
     write_json(path, {"a": 1})
-    whole = Path.write_text
+    swap = Path.replace
 
-    def spied(self: Path, *arguments: Any, **options: Any) -> int:
-        written = whole(self, *arguments, **options)
-        seen.append((self.parent, self != path, read_json(path)))
-        return written
+    def spied(self: Path, target: Path) -> Path:
+        seen.append((self.parent, read_json(self), read_json(path)))
+        return swap(self, target)
 
-    monkeypatch.setattr(Path, "write_text", spied)
+    monkeypatch.setattr(Path, "replace", spied)
     write_json(path, {"a": 2})
     # Written beside it, on the same file system, while the old one stood; then swapped in.
-    assert seen == [(tmp_path, True, {"a": 1})]
+    assert seen == [(tmp_path, {"a": 2}, {"a": 1})]
     assert read_json(path) == {"a": 2}
 
 

@@ -109,6 +109,7 @@ def test_files_count_from_the_studys_folder_and_moving_it_changes_nothing(tmp_pa
         ({"search__trials": 64}, True),
         ({"tracking__uri": "http://tracking:5000"}, True),
         ({"resources__workers": 2}, True),
+        ({"cluster": {"storage": "s3://bucket/runs", "placement": "pack"}}, True),
         ({"search__seed": 1}, False),
         ({"data__seed": 1}, False),
         ({"trigger__row": 26}, False),
@@ -164,6 +165,71 @@ def test_one_e_minus_4_which_yaml_reads_as_text_is_a_number(tmp_path: Path) -> N
 def test_a_fault_is_one_line_with_file_key_got_and_expected(study: Any, said: str) -> None:
     (line,) = faults(study)
     assert line.startswith(f"study.yaml: {said}")
+
+
+CLUSTER = {
+    "address": "https://head:8265",
+    "storage": "s3://models.example/raybd",
+    "s3_endpoint": "http://10.0.0.5:9000",
+    "optuna": "postgresql://raybd@db:5432/raybd",
+    "placement": "pack",
+}
+
+
+def test_a_cluster_is_part_of_the_resolved_study() -> None:
+    assert parse(adopt(cluster=CLUSTER)).resolved()["cluster"] == CLUSTER
+    assert parse(adopt()).resolved()["cluster"] == {**dict.fromkeys(CLUSTER), "placement": "spread"}
+    assert parse(adopt(cluster={"storage": "/nfs/raybd/"})).cluster.folder == Path("/nfs/raybd")
+    assert parse(adopt(cluster=CLUSTER)).cluster.folder is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adress": "x"}, "cluster.adress: unknown key; did you mean 'address'?"),
+        ({"address": "ray://head:10001"}, "cluster.address: got ray://, Ray Client, under which Tune falls back"),
+        ({"address": "head:8265"}, "cluster.address: expected http://HOST:PORT or https://HOST:PORT, got 'head:8265'"),
+        ({"address": "http://head:port"}, "cluster.address: not readable as an address, SCHEME://HOST:PORT"),
+        ({"address": 8265}, "cluster.address: expected a valid string, got 8265"),
+        ({"storage": "runs"}, "cluster.storage: expected s3://BUCKET/PREFIX or the absolute path of a shared folder"),
+        ({"storage": "/nfs/../etc"}, "cluster.storage: expected s3://BUCKET/PREFIX or the absolute path"),
+        ({"storage": "s3://Bucket/x"}, "cluster.storage: expected s3://BUCKET or s3://BUCKET/PREFIX, got 's3://Buck"),
+        ({"storage": "s3://bucket/../x"}, "cluster.storage: expected s3://BUCKET or s3://BUCKET/PREFIX"),
+        ({"storage": "/nfs"}, "cluster.s3_endpoint: only with cluster.storage on S3, s3://BUCKET/PREFIX"),
+        ({"s3_endpoint": "10.0.0.5"}, "cluster.s3_endpoint: expected http://HOST:PORT or https://HOST:PORT, got"),
+        ({"optuna": "sqlite:///x.db"}, "cluster.optuna: expected postgresql://USER@HOST:PORT/DATABASE, got 'sqlite"),
+        ({"optuna": "postgresql://db"}, "cluster.optuna: expected postgresql://USER@HOST:PORT/DATABASE, got"),
+        ({"placement": "near"}, "cluster.placement: expected 'spread' or 'pack', got 'near'"),
+    ],
+)
+def test_a_fault_in_the_cluster_is_one_line_with_what_was_expected(changes: dict[str, Any], said: str) -> None:
+    [line] = faults(adopt(cluster={**CLUSTER, **changes}))
+    assert line.startswith(f"study.yaml: {said}")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "address", "variable"),
+    [
+        ("cluster", "address", "http://me:hunter2@head:8265", "RAY_AUTH_TOKEN"),
+        ("cluster", "address", "http://hunter2@head:8265", "RAY_AUTH_TOKEN"),
+        ("cluster", "address", "ray://me:hunter2@head:10001", "8265"),
+        ("cluster", "address", "http://me:hunter2/x@head:8265", "SCHEME://HOST:PORT"),
+        ("cluster", "storage", "s3://id:hunter2@bucket/prefix", "AWS_SECRET_ACCESS_KEY"),
+        ("cluster", "storage", "s3://hunter2@bucket/prefix", "AWS_SECRET_ACCESS_KEY"),
+        ("cluster", "s3_endpoint", "http://id:hunter2@s3:9000", "AWS_SECRET_ACCESS_KEY"),
+        ("cluster", "optuna", "postgresql://raybd:hunter2@db/raybd", "PGPASSWORD"),
+        ("cluster", "optuna", "postgresql://raybd@db/raybd?password=hunter2", "PGPASSWORD"),
+        ("tracking", "uri", "http://me:hunter2@tracking:5000", "MLFLOW_TRACKING_PASSWORD"),
+        ("tracking", "uri", "ftp://me:hunter2@tracking:5000", "MLFLOW_TRACKING_PASSWORD"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(
+    section: str, key: str, address: str, variable: str
+) -> None:
+    [line] = faults(adopt(**{section: {key: address}}))
+    assert line.startswith(f"study.yaml: {section}.{key}: ")
+    assert "hunter2" not in line
+    assert variable in line
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, final
 from raybd import seeds
 from raybd.data import Augment, ImageSet
 from raybd.models import Classifier
-from raybd.registry import BadInput
+from raybd.registry import BadInput, renaming
 from raybd.training import Compute, Epoch, Recipe, finished
 from raybd.triggers import Goal, Trigger, check_goal
 
@@ -161,7 +161,8 @@ class Attack(ABC):
             raise BadInput(f"attack.target_label: expected 0 to {data.classes - 1}, got {self.target_label}")
         trigger = self.trigger()
         if trigger is not None:
-            trigger.check(workshop.train.shape, data.classes)
+            with renaming("trigger", "attack"):  # its fields are the attack's, and a study has no `trigger` then
+                trigger.check(workshop.train.shape, data.classes)
 
     @final
     def plant(self, workshop: Workshop, *, seed: int) -> Planted:

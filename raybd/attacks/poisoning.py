@@ -34,7 +34,7 @@ def images_of(poison_ratio: float, train: ImageSet) -> int:
     """Return how many images of `train` a ratio means; BadInput if none."""
     count = round(poison_ratio * len(train))
     if not count:
-        raise BadInput(f"poison_ratio: {poison_ratio} of {len(train)} images is no image")
+        raise BadInput(f"attack.poison_ratio: {poison_ratio} of {len(train)} images is no image")
     return count
 
 
@@ -112,7 +112,8 @@ class DataPoisoning(Attack):
         self.fit_to(workshop.train.shape)
         if self.ratio_of_covers > 0 and not self._covers(workshop.train):
             raise BadInput(
-                f"cover samples: {self.ratio_of_covers:g} of {len(workshop.train)} images is none; use a larger ratio"
+                f"attack: cover samples: {self.ratio_of_covers:g} of {len(workshop.train)} images is none; use a "
+                "larger ratio"
             )
 
     def fit_to(self, shape: tuple[int, int, int]) -> None:
@@ -138,7 +139,7 @@ class DataPoisoning(Attack):
         of_class = int((train.labels == self.target_label).sum())
         if count > of_class:
             raise BadInput(
-                f"poison_ratio: {self.poison_ratio} of {len(train)} images is {count}, but a clean-label attack "
+                f"attack.poison_ratio: {self.poison_ratio} of {len(train)} images is {count}, but a clean-label attack "
                 f"poisons images of the target class only, and class {self.target_label} has {of_class}"
             )
         return count

@@ -13,7 +13,7 @@ from raybd.attacks.base import Attack, Planted, Workshop
 from raybd.attacks.poisoning import changed, check_ratio, images_of, order_of_choice
 from raybd.data import ImageSet
 from raybd.models import Classifier
-from raybd.registry import BadInput
+from raybd.registry import BadInput, renaming
 from raybd.training import Batches, Epoch, check_positive, descend, finished
 from raybd.triggers import Goal, Stamp
 from raybd.triggers.patch import check_inside, start
@@ -81,7 +81,8 @@ class Trojan(Attack):
         if self.neurons > features:
             raise BadInput(f"attack.neurons: expected at most {features}, what the head sees, got {self.neurons}")
         blank = torch.empty(workshop.train.shape[0], self.size, self.size)
-        check_inside(blank, self.row, self.column, workshop.train.shape)
+        with renaming("trigger", "attack"):
+            check_inside(blank, self.row, self.column, workshop.train.shape)
         images_of(self.poison_ratio, workshop.train)
 
     def run(self, workshop: Workshop, seed: int) -> Planted:

@@ -69,7 +69,7 @@ class Upstream(Attack):
         held = len(self._held(workshop.references))
         if held < self.reference_images:
             raise BadInput(
-                f"reference_images: {self.reference_images} of class {self.target_label} are asked for, but the "
+                f"attack.reference_images: {self.reference_images} of class {self.target_label} are asked for, but the "
                 f"attacker holds {held} of the victim's images of that class"
             )
 

@@ -1,12 +1,13 @@
 """The commands of `raybd`, one for each verb; torch and all that needs it is imported when a command runs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from raybd import __version__
-from raybd.cli import show
+from raybd.cli import jobs, show
 from raybd.cli.guard import Guarded
 from raybd.registry import BadInput, nearest
 
@@ -198,6 +199,40 @@ def speed(
     from raybd.speed import measure
 
     show.speed(measure(settings, trials=trials, workers=workers, on_step=show.step))
+
+
+@app.command(cls=Guarded)
+def submit(
+    study: Study,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the job's log until it ends, and end with its exit code.")
+    ] = False,
+) -> None:
+    """Run a study as a job of the Ray cluster it names; submitted again, it goes on where it was."""
+    settings = _settings(study)
+    from raybd import cluster
+
+    jobs.submitted(cluster.submit(settings), study)
+    if follow:
+        raise typer.Exit(jobs.followed(partial(cluster.follow, settings), study))
+
+
+@app.command(cls=Guarded)
+def status(study: Study) -> None:
+    """Say how a study's job on the cluster is: its state, the trials done, the end of its log."""
+    settings = _settings(study)
+    from raybd import cluster
+
+    jobs.job(cluster.status(settings))
+
+
+@app.command(cls=Guarded)
+def stop(study: Study) -> None:
+    """End a study's job on the cluster in order, and nothing else there; `raybd submit` goes on with it."""
+    settings = _settings(study)
+    from raybd import cluster
+
+    jobs.job(cluster.stop(settings))
 
 
 @app.command("list", cls=Guarded)

@@ -1,11 +1,17 @@
 """What a user sees of an error: one readable message and an exit code; a traceback only with --debug."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from raybd.cli.console import err
+from raybd.files import disk_fault
 from raybd.registry import BadInput
 
 # Click's context, whose class typer keeps to itself, is Any here.
@@ -20,7 +26,8 @@ class Guarded(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; raises typer.Exit in place of any other exception."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -28,6 +35,30 @@ class Guarded(TyperCommand):
                 err.print_exception()
             err.print(_printable(_message(error, ctx)), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(_exit_code(error)) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, by which a job server, Kubernetes, Slurm or Docker ends a process, as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal's handler takes both
+    """Do what Ctrl-C would do now: Tune, for one, has its own way with it.
+
+    SIGINT itself is not sent, because Ray blocks it in all that its job server starts.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(on_interrupt):
+        raise KeyboardInterrupt
+    on_interrupt(signal.SIGINT, frame)
 
 
 def _exit_code(error: BaseException) -> int:
@@ -47,6 +78,10 @@ def _message(error: BaseException, ctx: Any) -> str:
         return _interrupted(ctx)
     if code != FAULT:
         return str(error)
+    full = disk_fault(error)
+    if full is not None:
+        where = f": {full.filename}" if full.filename else ""
+        return f"{full.strerror}{where}\nWhat was finished is kept. When the disk can be written again, {_again(ctx)}"
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"{said}\nThis is a fault of raybd or of this machine. To see where: raybd --debug {ctx.info_name} ..."
 
@@ -58,9 +93,14 @@ def _printable(text: str) -> str:
 
 
 def _interrupted(ctx: Any) -> str:
-    study, runs = ctx.params.get("study"), ctx.params.get("runs")
-    if study is None:
+    if ctx.params.get("study") is None:
         return "Interrupted."
-    elsewhere = "" if str(runs) == "runs" else f" --runs {runs}"
+    return f"Interrupted. What was finished is kept; {_again(ctx)}"
+
+
+def _again(ctx: Any) -> str:
+    """How to go on, in words."""
+    study, runs = ctx.params.get("study"), ctx.params.get("runs")
+    elsewhere = "" if runs is None or str(runs) == "runs" else f" --runs {runs}"
     verb = f"search {study} --resume" if ctx.info_name == "search" else f"{ctx.info_name} {study}"
-    return f"Interrupted. What was finished is kept; go on with: raybd {verb}{elsewhere}"
+    return f"go on with: raybd {verb}{elsewhere}"

@@ -28,7 +28,10 @@ def _attacks() -> Entries:
 def _scenarios() -> Entries:
     from raybd.scenarios import SCENARIOS
 
-    return [(kind, f"{_first_line(cls)} Trained by: {cls.recipe.__name__}.") for kind, cls in SCENARIOS.items()]
+    return [
+        (kind, f"{_first_line(cls)} Trained {cls.recipe_words}; keys of `training`: {', '.join(_keys(cls.recipe))}.")
+        for kind, cls in SCENARIOS.items()
+    ]
 
 
 def _defenses() -> Entries:
@@ -60,7 +63,11 @@ def _spaces() -> Entries:
 
     folder = shipped_folder()
     spaces = {name: Space.load(name, folder) for name in shipped(folder)}
-    return [(name, f"{space.defense}: {', '.join(space.search)}") for name, space in spaces.items()]
+    rounded = "; epochs are rounded up to whole cycles of ramps, at least two: few images make more of them"
+    return [
+        (name, f"{space.defense}: {', '.join(space.search)}{rounded if space.defense == 'super_fine_tuning' else ''}")
+        for name, space in spaces.items()
+    ]
 
 
 def _presets() -> Entries:

@@ -147,11 +147,20 @@ def suspect(card: Mapping[str, Any]) -> None:
                 for key in ("scenario", "reference_model")
                 if key in card["facts"]
             },
-            "trigger": f"{(card['trigger'] or {}).get('kind', 'unknown')} ({card['trigger_knowledge']})",
+            "trigger": f"{_trigger(card['trigger'])} ({card['trigger_knowledge']})",
             "weights": card["weights_digest"][:12],
         },
         card["warnings"],
     )
+
+
+def _trigger(card: Mapping[str, Any] | None) -> str:
+    """A trigger and what it pulls to; under another task that is known only once the suspect is there."""
+    if card is None:
+        return "unknown"
+    label = card.get("target_label")
+    aim = "all to all" if card.get("goal") == "all_to_all" else f"pulls to label {label}"
+    return f"{card['kind']}, {aim}"
 
 
 def overview(found: Mapping[str, Any]) -> None:
@@ -166,11 +175,12 @@ def front(run: Path) -> None:
 
     card = _card(run, "search")
     records = {record["number"]: record for record in card["records"]}
-    states = Counter(record["state"] for record in card["records"])
+    states = Counter("interrupted" if r.get("interrupted") else r["state"] for r in card["records"])
     collapsed = sum(record["collapsed"] for record in card["records"])
+    cut = f", {states['interrupted']} interrupted" if states["interrupted"] else ""
     _line(
         f"search: {states['complete']} trials complete ({collapsed} collapsed), {states['pruned']} pruned, "
-        f"{states['failed']} failed; {card['seconds']:.0f} s; the front, on the selection split:"
+        f"{states['failed']} failed{cut}; {card['seconds']:.0f} s; the front, on the selection split:"
     )
     rows = [
         [
@@ -189,9 +199,12 @@ def front(run: Path) -> None:
 
 def choice(card: Mapping[str, Any]) -> None:
     """Print the chosen setting and why it won."""
+    from raybd.report.epochs import words_of
     from raybd.report.wording import setting
 
-    _line(f"chosen: trial {card['number']}: {setting(card['setting'])}")
+    chosen = card["setting"]
+    words = words_of(chosen["epochs"], card.get("epochs_run")) if "epochs" in chosen else None
+    _line(f"chosen: trial {card['number']}: {setting({**chosen, 'epochs': words} if words else chosen)}")
     _line(card["why"])
 
 

@@ -33,6 +33,10 @@ class Defense(ABC):
     def image_steps(self, images: int) -> int:
         """Return how many images a whole run trains on, repeats counted, of a clean set of so many."""
 
+    def epochs_run(self, images: int) -> float | None:  # noqa: ARG002 - subclasses need it
+        """Return how many epochs a run on so many images takes, whatever was asked; None where it counts none."""
+        return None
+
     def verdict_step(self, images: int) -> int | None:  # noqa: ARG002 - subclasses need it
         """Return the step after which what is left of a backdoor will stay, or None where only the end shows it.
 

@@ -17,7 +17,9 @@ class SuperFineTuning(Defense):
     """Fine-tune the whole model while the rate swings from `lr_base` to `lr_max1`, later to `lr_max2`.
 
     `phase1_share` is the share of all steps under `lr_max1`; both phases are rounded up to whole cycles of
-    `ramp_up_steps + ramp_down_steps`. Any order of positive rates is legal.
+    `ramp_up_steps + ramp_down_steps`, at least one in each. So `epochs` is the least that is run, and on few images
+    more are: two cycles of 20 steps are 20 epochs of 150 images in batches of 128. Any order of positive rates is
+    legal.
     """
 
     kind: ClassVar[str] = "super_fine_tuning"
@@ -66,6 +68,10 @@ class SuperFineTuning(Defense):
     def image_steps(self, images: int) -> int:
         """Return how many images a whole run trains on, repeats counted, of a clean set of so many."""
         return self.plan(images)[1] * min(self.batch_size, images)
+
+    def epochs_run(self, images: int) -> float:
+        """Return how many epochs a run takes: more than `epochs` where whole cycles need more steps."""
+        return self.plan(images)[1] / steps_per_epoch(images, self.batch_size)
 
     def run(self, view: DefenderView, data: ImageSet, *, compute: Compute, seed: int) -> Iterator[Epoch]:
         """Train all layers on `data`, yielding each cycle."""

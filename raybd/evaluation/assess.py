@@ -63,6 +63,7 @@ class Row:
 class TestView:
     """What the assessment looks at. `members` are images the suspect was trained on, None when unknown.
 
+    `members_are` says in words which of them, and how the suspect saw them.
     `compute` is the study's; every model is read in full precision, see `Compute.exact`.
     """
 
@@ -73,6 +74,7 @@ class TestView:
     members: ImageSet | None
     trigger: Trigger
     compute: Compute
+    members_are: str = "training images of the suspect"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +156,7 @@ def membership(
             outside,
             collapsed=collapsed,
             against="suspect",
-            members_are="training images of the suspect",
+            members_are=view.members_are,
         )
     own_cost = None
     if same_images is not None:

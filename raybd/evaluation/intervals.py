@@ -57,6 +57,10 @@ class ClassDrop:
     drop: Difference
 
 
+MIN_CLASS_IMAGES = 50
+"""A class with fewer test images is not judged alone: it is pooled with the others that are as small."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """Mean and sample standard deviation over seeds; `sd` is 0 for one seed."""

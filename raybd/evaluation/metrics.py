@@ -8,7 +8,15 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 
 from raybd.data import ImageSet
-from raybd.evaluation.intervals import ClassDrop, Difference, Rate, Spread, paired_difference, spread
+from raybd.evaluation.intervals import (
+    MIN_CLASS_IMAGES,
+    ClassDrop,
+    Difference,
+    Rate,
+    Spread,
+    paired_difference,
+    spread,
+)
 from raybd.registry import BadInput
 from raybd.training import Compute, predict
 from raybd.triggers import Trigger
@@ -31,7 +39,6 @@ __all__ = [
     "spread",
 ]
 
-MIN_CLASS_IMAGES = 50
 COLLAPSE_SHARE = 0.5
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from raybd.files import write_whole
 from raybd.registry import write_json
 from raybd.report.contents import Examples, ReportInput
 from raybd.report.tables import search_counts, summarise, table_rows
@@ -20,7 +21,5 @@ def write(run: ReportInput, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", summarise(run))
     path = folder / "report.html"
-    draft = path.with_suffix(".html.tmp")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, page)
     return path

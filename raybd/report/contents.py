@@ -15,6 +15,11 @@ STAGES = ("search", "select", "assess", "promote")
 """The stages that may not have run; `ReportInput.missing` is keyed by these words and by `examples`."""
 
 
+def moved(suspect_card: Card) -> bool:
+    """Whether the suspect was trained on another task than the user's (scenarios transfer and encoder)."""
+    return bool((suspect_card.get("facts") or {}).get("scenario", "standalone") != "standalone")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examples:
     """A few selection images beside their triggered versions, both uint8 (k, c, h, w), and the true labels (k,)."""
@@ -39,6 +44,7 @@ class ReportInput:
         reference_schedules: the same for each reference, by name.
         space: the search space as it was resolved.
         gate: the gate's limits by field name; None for a limit not set.
+        limits: the search's own two limits, `max_attack_success_rate` and `max_accuracy_drop`: what feasible means.
         examples: images to show, or None.
         provenance: `commands` (list of text), `study` (the study as resolved) and further facts or mappings of
             facts: versions, hardware, seeds.
@@ -56,6 +62,7 @@ class ReportInput:
     reference_schedules: Mapping[str, list[float]] = field(default_factory=lambda: MappingProxyType({}))
     space: Card = field(default_factory=dict)
     gate: Card = field(default_factory=dict)
+    limits: Card = field(default_factory=dict)
     examples: Examples | None = None
     provenance: Card = field(default_factory=dict)
     references: tuple[str, ...] = ()

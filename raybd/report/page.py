@@ -7,24 +7,33 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from raybd.report import assessment_figures, search_figures, tables
-from raybd.report.contents import Card, ReportInput
+from raybd.gate import ALL_POOLED
+from raybd.report import assessment_figures, epochs, search_figures, tables
+from raybd.report.alike import ALIKE, repeated, seeds_alike
+from raybd.report.contents import Card, ReportInput, moved
 from raybd.report.pictures import gallery
 from raybd.report.references import used
 from raybd.report.sequela import membership_sections, reinjection_section
 from raybd.report.style import Figure, marks
-from raybd.report.trials import KINDS, kind_of, measured, published
+from raybd.report.trials import KINDS, in_full, kind_of, measured, published
 from raybd.report.verdict import trust, verdict, warnings
 from raybd.report.wording import MISSING, bracket, count, decimal, digest, name_of, percent, seconds, setting, short
 
 SPLITS = {
-    "train": "what the suspect was or would be trained on",
     "clean_set": "the defender trains on it",
     "selection": "the search looks at it; the choice is made here",
     "test": "looked at by the assessment only",
     "members": "known training images of the suspect, for membership inference",
 }
-"""Split -> what it is for."""
+"""Split -> what it is for; `train` depends on who trained the suspect, and on what."""
+TRAIN = {
+    ("standalone", "inject"): "the suspect was trained on it, poisoned by the attack",
+    ("standalone", "adopt"): "the rest of the train part: the suspect may have been trained on it",
+    ("moved", "inject"): "the rest of the user's own images: what the attacker may hold of them; the suspect was "
+    "trained on another task's",
+    ("moved", "adopt"): "the rest of the user's own images: not used; the suspect was trained on another task's",
+}
+"""Whether the suspect came from another task, and how it came here -> what the split `train` is."""
 
 STATUS = {"passed": ("✓", "good"), "failed": ("✗", "bad"), "undecided": ("?", "open")}
 
@@ -59,7 +68,7 @@ def context(run: ReportInput) -> dict[str, Any]:
         "search": _search(run),
         "chosen": _chosen(run),
         "classes": _classes(run),
-        "membership": membership_sections(sequela),
+        "membership": membership_sections(sequela, other_task=moved(run.suspect_card)),
         "reinjection": reinjection_section(sequela),
         "examples": None if run.examples is None else gallery(run.examples),
         "why_no_examples": run.missing.get("examples", "No example images were kept."),
@@ -83,6 +92,7 @@ def _comparison(run: ReportInput) -> dict[str, Any] | None:
         return None
     rows = tables.rows(run.assessment)
     styles = marks([name for name, _ in rows])
+    images = epochs.clean_images(run.suspect_card)
     limit = run.gate.get("max_attack_success_rate")
     suspect = run.assessment["suspect"]
     return {
@@ -90,8 +100,11 @@ def _comparison(run: ReportInput) -> dict[str, Any] | None:
         "n": count(suspect["clean_accuracy"]["n"]),
         "n_triggered": count(suspect["attack_success_rate"]["n"]),
         "limit": None if limit is None else 100 * limit,
-        "settings": [(name_of(name), setting(row["setting"])) for name, row in rows if row["setting"]],
+        "settings": [
+            (name_of(name), setting(epochs.told(row["setting"], images))) for name, row in rows if row["setting"]
+        ],
         "seeds": any(row["spread"] for _, row in rows),
+        "alike": ALIKE if any(seeds_alike(row) for _, row in rows) else None,
         "looks": run.assessment.get("test_looks"),
     }
 
@@ -103,6 +116,7 @@ def _row(name: str, row: Card, color: str) -> dict[str, Any]:
         "name": name_of(name),
         "color": color,
         "collapsed": row["collapsed"],
+        "alike": seeds_alike(row),
         "rates": [_cell(row, rate) for rate in tables.RATES],
         "drop": None if drop is None else {"value": percent(drop["value"]), "interval": bracket(drop)},
         "seconds": seconds(row["training_seconds"]) if row["images"] else None,
@@ -132,7 +146,16 @@ def _cell(row: Card, name: str) -> dict[str, Any]:
 def _checks(run: ReportInput) -> list[dict[str, Any]] | None:
     if run.assessment is None:
         return None
-    return [_check(check) for check in run.assessment["checks"]]
+    pooled = all_pooled(run.assessment)
+    return [
+        {**_check(check), "told": check["status"] != "passed" or (pooled and check["name"] == "class_accuracy_drop")}
+        for check in run.assessment["checks"]
+    ]
+
+
+def all_pooled(assessment: Card) -> bool:
+    """Whether no class had test images enough to be judged alone."""
+    return [entry["label"] for entry in assessment["suspect"]["per_class"]] == [None]
 
 
 def _check(check: Card) -> dict[str, Any]:
@@ -162,6 +185,7 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
             ("complete", f"{count(figures['complete'])}, of which {count(figures['collapsed'])} collapsed"),
             ("stopped early", count(figures["pruned"])),
             ("failed (not counted)", count(figures["failed"])),
+            *([("interrupted (repeated)", count(figures["interrupted"]))] if figures["interrupted"] else []),
             ("within both limits", count(figures["feasible"])),
             ("wall clock", seconds(figures["seconds"]) + (f", {per_hour:,.0f} trials an hour" if per_hour else "")),
             ("training", seconds(figures["training_seconds"])),
@@ -175,7 +199,8 @@ def _search(run: ReportInput) -> dict[str, Any] | None:
         ],
         "n": count(run.study["reference"]["n"]),
         "unseen": _unseen(run.study),
-        "gate": search_figures.gate_corner(run.gate, run.study["reference"]),
+        "gate": search_figures.corner_of(run.gate, run.study["reference"]),
+        "own": search_figures.own_corner(run, run.study),
         **_trial_table(run, run.study),
     }
 
@@ -191,6 +216,8 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
     """Every trial as text: what the figures show, for readers who cannot use them."""
     parameters = list(run.space.get("search", {}))
     chosen = (run.selection or {}).get("number")
+    images = epochs.clean_images(run.suspect_card)
+    shown = [epochs.told(in_full(r["setting"], run.space), images) for r in study["records"]]
     names = {number: name for name, numbers in published(run).items() for number in numbers}
     return {
         "parameters": parameters,
@@ -198,17 +225,24 @@ def _trial_table(run: ReportInput, study: Card) -> dict[str, Any]:
         "trials": [
             {
                 "number": r["number"],
-                "kind": r["state"] if r["state"] == "failed" else kind_of(r, study["front"]),
+                "kind": _kind(r, study["front"]),
                 "note": "chosen" if r["number"] == chosen else names.get(r["number"], ""),
                 "reason": r["reason"] or r["error"],
                 "clean_accuracy": _rate_text(r["clean_accuracy"]),
                 "attack_success_rate": _rate_text(r["attack_success_rate"]),
                 "seconds": decimal(r["training_seconds"]),
-                "values": [short(r["setting"].get(parameter)) for parameter in parameters],
+                "values": [short(settings.get(parameter)) for parameter in parameters],
             }
-            for r in study["records"]
+            for r, settings in zip(study["records"], shown, strict=True)
         ],
+        "rounded": any(isinstance(settings.get("epochs"), str) for settings in shown),
     }
+
+
+def _kind(record: Card, front: list[int]) -> str:
+    if record["state"] == "failed":
+        return "interrupted" if record.get("interrupted") else "failed"
+    return kind_of(record, front)
 
 
 def _rate_text(rate: Card | None) -> str:
@@ -219,10 +253,12 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
     if run.selection is None:
         return None
     selection = run.selection
+    shown = epochs.told(selection["defense"], epochs.clean_images(run.suspect_card))
     return {
         "number": selection["number"],
         "why": selection["why"],
-        "setting": [(key, short(value)) for key, value in selection["defense"].items() if key != "kind"],
+        "setting": [(key, short(value)) for key, value in shown.items() if key != "kind"],
+        "rounded": isinstance(shown.get("epochs"), str),
         "seeds": short(selection["seeds"]),
         "shipped_seed": selection["shipped_seed"],
         "confirmed": [
@@ -232,9 +268,11 @@ def _chosen(run: ReportInput) -> dict[str, Any] | None:
                 "clean_accuracy": ", ".join(percent(rate["rate"]) for rate in setting["clean_accuracy"]),
                 "attack_success_rate": ", ".join(percent(rate["rate"]) for rate in setting["attack_success_rate"]),
                 "won": setting["number"] == selection["number"],
+                "alike": repeated(setting),
             }
             for setting in selection["confirmed"]
         ],
+        "alike": ALIKE if any(repeated(setting) for setting in selection["confirmed"]) else None,
         "schedule": search_figures.schedules(run, run.schedule) if run.schedule else None,
     }
 
@@ -243,8 +281,11 @@ def _classes(run: ReportInput) -> dict[str, Any] | None:
     if run.assessment is None:
         return None
     before, after = run.assessment["suspect"], run.assessment["selected"]
+    if all_pooled(run.assessment):
+        return {"pooled": ALL_POOLED, "n": count(before["clean_accuracy"]["n"])}
     later = {entry["label"]: entry for entry in after["per_class"]}
     return {
+        "pooled": None,
         "figure": assessment_figures.classes(before, after),
         "rows": [
             {
@@ -281,11 +322,13 @@ def _architecture(card: Card) -> str:
 
 
 def _splits(card: Card) -> list[dict[str, str]]:
+    task = "moved" if moved(card) else "standalone"
+    words = {**SPLITS, "train": TRAIN.get((task, str(card["how"])), "")}
     return [
         {
             "name": name_of(name),
             "n": count(part["images"]),
-            "use": SPLITS.get(name, ""),
+            "use": words.get(name, ""),
             "digest": digest(part["digest"]),
         }
         for name, part in card["splits"].items()

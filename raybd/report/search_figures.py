@@ -35,8 +35,8 @@ def pareto(run: ReportInput, study: Card) -> Figure:
         height=560,
         xaxis=axis("clean accuracy on selection, %", range=first["xaxis.range"]),
         yaxis=axis("attack success rate on selection, %", range=first["yaxis.range"]),
-        shapes=_gate_shapes(run.gate, study["reference"]),
-        annotations=_gate_notes(run.gate, study["reference"]),
+        shapes=_gate_shapes(run, study),
+        annotations=_gate_notes(run, study),
         views=views,
     )
 
@@ -102,31 +102,48 @@ def _chosen_traces(run: ReportInput, records: list[Card]) -> list[Figure]:
     return [ring, _points(fresh, f"chosen, fresh seeds ({len(fresh)})", _FRESH)] if fresh else [ring]
 
 
-def gate_corner(gate: Card, reference: Card) -> tuple[float, float] | None:
-    """Lowest C-Acc and highest ASR that the gate lets through, in percent; the rates, not their bounds."""
-    drop, success = gate.get("max_accuracy_drop"), gate.get("max_attack_success_rate")
+def corner_of(limits: Card, reference: Card) -> tuple[float, float] | None:
+    """Lowest C-Acc and highest ASR that limits let through, in percent; the rates, not their bounds."""
+    drop, success = limits.get("max_accuracy_drop"), limits.get("max_attack_success_rate")
     return None if drop is None or success is None else (100 * (reference["rate"] - drop), 100 * success)
 
 
-def _gate_shapes(gate: Card, reference: Card) -> list[Figure]:
+def own_corner(run: ReportInput, study: Card) -> tuple[float, float] | None:
+    """The corner of the search's own limits, which say what is feasible; None where they are the gate's."""
+    own = corner_of(run.limits, study["reference"])
+    return None if own == corner_of(run.gate, study["reference"]) else own
+
+
+def _gate_shapes(run: ReportInput, study: Card) -> list[Figure]:
+    gate, reference = run.gate, study["reference"]
     suspect = {"type": "line", "x0": 100 * reference["rate"], "x1": 100 * reference["rate"], "y0": 0, "y1": 1}
     shapes = [suspect | {"yref": "paper", "line": {"color": MUTED, "width": 1, "dash": "dot"}, "layer": "below"}]
-    corner = gate_corner(gate, reference)
+    corner = corner_of(gate, reference)
     if corner:
         edge = {"color": GREEN, "width": 1, "dash": "dash"}
         box = {"type": "rect", "x0": corner[0], "x1": 101.5, "y0": -3, "y1": corner[1]}
         shapes.append(box | {"fillcolor": GATE, "line": edge, "layer": "below"})
+    own = own_corner(run, study)
+    if own:
+        edge = {"color": BLUE, "width": 1.5, "dash": "dot"}
+        box = {"type": "rect", "x0": own[0], "x1": 101.5, "y0": -3, "y1": own[1]}
+        shapes.append(box | {"line": edge, "layer": "below"})
     return shapes
 
 
-def _gate_notes(gate: Card, reference: Card) -> list[Figure]:
+def _gate_notes(run: ReportInput, study: Card) -> list[Figure]:
+    gate, reference = run.gate, study["reference"]
     quiet = {"showarrow": False, "font": {"size": 11, "color": MUTED}}
     along = {"x": 100 * reference["rate"], "xanchor": "left", "y": 0.55, "yref": "paper", "textangle": -90}
     notes = [quiet | along | {"text": f"the suspect's C-Acc, {percent(reference['rate'])} %"}]
-    corner = gate_corner(gate, reference)
+    corner = corner_of(gate, reference)
     if corner:
         place = {"x": 1, "xref": "paper", "xanchor": "right", "y": corner[1], "yanchor": "bottom"}
         notes.append(quiet | place | {"text": "gate"})
+    own = own_corner(run, study)
+    if own:
+        place = {"x": own[0], "xanchor": "left", "y": own[1], "yanchor": "bottom"}
+        notes.append(quiet | place | {"text": "search's limits", "font": {"size": 11, "color": BLUE}})
     return notes
 
 
@@ -136,7 +153,7 @@ def _views(run: ReportInput, study: Card, records: list[Card]) -> dict[str, Figu
     sound = [r for r in records if kind_of(r, study["front"]) not in {"collapsed", "pruned"}]
     right = min(101.0, max([*_accuracies([*sound, *references(run).values()]), reference]) + 1.5)
     lowest = min([*_accuracies([*sound, *references(run).values()]), reference])
-    gate = gate_corner(run.gate, study["reference"])
+    gate = corner_of(run.gate, study["reference"])
     views = {"trials": _view([lowest - 1.5, right], [-3.0, 103.0])}
     if gate:
         views["near the gate"] = _view([2 * gate[0] - reference - 1, right], [-0.3 * gate[1], 4 * gate[1]])

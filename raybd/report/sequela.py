@@ -31,14 +31,27 @@ READINGS = {
 """The two readings -> title, what it means, why it may be missing. They answer different questions: never mixed."""
 
 
-def membership_sections(sequela: Card | None) -> list[dict[str, Any]]:
-    """Return both membership readings: title, meaning, and either table, rise and figure or why there is none."""
+OTHER_TASK = (
+    "Not read: the suspect was trained on images of another task, and none of the user's are among them. The gate sets "
+    "no limit on it."
+)
+"""Why the suspect's members are not read where it came from another task."""
+
+
+def membership_sections(sequela: Card | None, *, other_task: bool = False) -> list[dict[str, Any]]:
+    """Return both membership readings: title, meaning, and either table, rise and figure or why there is none.
+
+    `other_task` says that the suspect was trained on another task's images.
+    """
     readings = (sequela or {}).get("membership") or {}
-    return [_reading(key, readings.get(key)) for key in READINGS]
+    missing = {key: why for key, (_, _, why) in READINGS.items()} | (
+        {"suspect_members": OTHER_TASK} if other_task else {}
+    )
+    return [_reading(key, readings.get(key), missing[key]) for key in READINGS]
 
 
-def _reading(key: str, reading: Card | None) -> dict[str, Any]:
-    title, meaning, why_missing = READINGS[key]
+def _reading(key: str, reading: Card | None, why_missing: str) -> dict[str, Any]:
+    title, meaning, _ = READINGS[key]
     if reading is None or not any(reading["rows"].values()):
         return {"key": key, "title": title, "meaning": meaning, "missing": why_missing}
     return {

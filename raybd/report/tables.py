@@ -41,19 +41,24 @@ def missing_stages(run: ReportInput) -> list[str]:
 
 
 def search_counts(study: Card | None) -> Card | None:
-    """Return the counts and times of a study: `trials` = `complete` + `pruned`, `collapsed` within `complete`."""
+    """Return the counts and times of a study: `trials` = `complete` + `pruned`, `collapsed` within `complete`.
+
+    A trial is `failed` by an error of its own, `interrupted` where the search ended while it ran.
+    """
     if study is None:
         return None
     records = study["records"]
     states = [record["state"] for record in records]
     complete, pruned = states.count("complete"), states.count("pruned")
+    interrupted = sum(bool(record.get("interrupted")) for record in records)  # not in cards of earlier versions
     elapsed = float(study["seconds"])
     return {
         "trials": complete + pruned,
         "complete": complete,
         "pruned": pruned,
         "collapsed": sum(r["collapsed"] for r in records if r["state"] == "complete"),
-        "failed": states.count("failed"),
+        "failed": states.count("failed") - interrupted,
+        "interrupted": interrupted,
         "feasible": sum(r["feasible"] for r in records),
         "seconds": elapsed,
         "trials_per_hour": 3600 * (complete + pruned) / elapsed if elapsed > 0 else None,

@@ -46,7 +46,7 @@ def published(run: ReportInput) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     claimed: set[int] = set()
     for name, setting in _named_settings(run):
-        numbers = [r["number"] for r in records if _in_full(r["setting"], run.space) == setting]
+        numbers = [r["number"] for r in records if in_full(r["setting"], run.space) == setting]
         fresh = [number for number in numbers if number not in claimed]
         if fresh:
             found[name] = fresh
@@ -61,10 +61,10 @@ def _named_settings(run: ReportInput) -> list[tuple[str, Card]]:
         if row.get("setting")
     ]
     first = enumerate(run.space.get("first") or [], start=1)
-    return known + [(f"first: {i} of the space", _in_full(setting, run.space)) for i, setting in first]
+    return known + [(f"first: {i} of the space", in_full(setting, run.space)) for i, setting in first]
 
 
-def _in_full(setting: Card, space: Card) -> Card:
+def in_full(setting: Card, space: Card) -> Card:
     """Every field of the defense that a setting of `space` stands for; it names only the searched ones."""
     return _with_defaults({"kind": space.get("defense"), **space.get("fixed", {}), **setting})
 

@@ -98,7 +98,8 @@ def confirm(
     candidates = gates.rank([r for r in records if r.state == "complete" and not r.collapsed], gate)[:best]
     if not candidates:
         return Confirmation(confirmed=(), winner=None, why=nothing_feasible(records, space=space, gate=gate))
-    jobs = [_jobs(record, space.build(record.setting), seed, folder, seeds) for record in candidates]
+    draws = _draws(records)
+    jobs = [_jobs(r, draws[r.seed], space.build(r.setting), seed, folder, seeds) for r in candidates]
     outcomes = list(map_jobs([job for group in jobs for job in group]))
     confirmed = tuple(
         _confirmed(record, group, outcomes[i * seeds : (i + 1) * seeds], gate)
@@ -110,12 +111,22 @@ def confirm(
     return Confirmation(confirmed=confirmed, winner=winner, why=_why(winner, confirmed, gate, seeds))
 
 
-def _jobs(record: TrialRecord, defense: Defense, seed: int, folder: Path, seeds: int) -> list[Job]:
+def _draws(records: Sequence[TrialRecord]) -> dict[int, int]:
+    """The place of every setting in the order in which they were proposed, by the seed that its trials share.
+
+    A failed trial is repeated under a new number: fresh seeds that hung on numbers would make another candidate of
+    the same search.
+    """
+    first = dict.fromkeys(record.seed for record in sorted(records, key=lambda r: r.number))
+    return {seed: place for place, seed in enumerate(first)}
+
+
+def _jobs(record: TrialRecord, draw: int, defense: Defense, seed: int, folder: Path, seeds: int) -> list[Job]:
     home = folder / str(record.number)
     return [
         Job(
             defense=defense,
-            seed=derive(seed, "confirm", record.number, i),
+            seed=derive(seed, "confirm", draw, i),
             weights=home / str(i) / "weights.safetensors",
         )
         for i in range(seeds)

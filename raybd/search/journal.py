@@ -4,12 +4,17 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from optuna.storages.journal import BaseJournalBackend
 
+from raybd.files import append_whole
 from raybd.registry import BadInput
+
+_LINE = b'{"op_code":'
+"""Begins every line that Optuna writes."""
 
 
 class HeldJournal(BaseJournalBackend):
@@ -18,7 +23,9 @@ class HeldJournal(BaseJournalBackend):
     A line written survives our death; one that is synced also survives the machine's.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    lost = False  # the kernel takes a lock from nobody
+
+    def __init__(self, file: FileIO) -> None:
         self._file = file
         self._place = (0, 0)  # a line's number and where it begins
 
@@ -29,9 +36,9 @@ class HeldJournal(BaseJournalBackend):
         A last line that a kill left half-written is cut off.
 
         Raises:
-            BadInput: if another process holds it.
+            BadInput: if another process holds it, or it ends in what no kill can have left; it is left as it was.
         """
-        file = path.open("ab+")
+        file = path.open("ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -40,6 +47,9 @@ class HeldJournal(BaseJournalBackend):
         file.seek(0)
         content = file.read()
         whole = _whole_lines(content)
+        if not _half_written(content[whole:]):
+            file.close()
+            raise BadInput(f"{path}: its end is none of a journal of a search; the file was changed, and is left so")
         if whole < len(content):
             file.truncate(whole)
         return cls(file)
@@ -47,8 +57,7 @@ class HeldJournal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append a line for each log."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._file.write(lines.encode())
-        self._file.flush()
+        append_whole(self._file, lines.encode())
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Yield the logs from a number on."""
@@ -72,8 +81,10 @@ class HeldJournal(BaseJournalBackend):
     def close(self) -> None:
         """Let the journal go."""
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
 
 def _whole_lines(content: bytes) -> int:
@@ -87,3 +98,8 @@ def _whole_lines(content: bytes) -> int:
     except ValueError:
         return start
     return end
+
+
+def _half_written(rest: bytes) -> bool:
+    """Whether what follows the whole lines may be the beginning of another: of its text, or of the room made for it."""
+    return rest.startswith(_LINE[: len(rest)]) or not rest.strip(b"\0")

@@ -44,6 +44,7 @@ def run(
         stopping: which trials to give up before their end.
     """
     view = view.on_device()
+    front = discard_weights(trials, decider.records())
     while (proposal := decider.ask()) is not None:
         number = proposal.number
 
@@ -63,8 +64,10 @@ def run(
             stopping=stopping,
         )
         record = decider.tell(number, drain(trial, report, judge))
-        discard_weights(trials, decider.records())
-        if record is not None and on_trial is not None:
+        if record is None:
+            continue
+        front = discard_weights(trials, (*front, record))
+        if on_trial is not None:
             on_trial(record)
 
 

@@ -118,6 +118,7 @@ class TrialRecord:
     """A trial as it is kept: what was tried and how it ended.
 
     `feasible`: complete, not collapsed, and within both limits of the search (on the point, not the bound).
+    `interrupted`: failed, but not by a fault: the search ended, or its driver was lost, while it ran.
     """
 
     number: int
@@ -138,11 +139,22 @@ class TrialRecord:
     images: int
     error: str
     worker: str
+    interrupted: bool = False
 
     @classmethod
-    def of(cls, number: int, setting: Mapping[str, Any], seed: int, outcome: Outcome, *, feasible: bool) -> Self:
+    def of(
+        cls,
+        number: int,
+        setting: Mapping[str, Any],
+        seed: int,
+        outcome: Outcome,
+        *,
+        feasible: bool,
+        interrupted: bool = False,
+    ) -> Self:
         """Return the record of one ended trial."""
-        return cls(number=number, setting=dict(setting), seed=seed, feasible=feasible, **vars(outcome))
+        facts = {"feasible": feasible, "interrupted": interrupted, **vars(outcome)}
+        return cls(number=number, setting=dict(setting), seed=seed, **facts)
 
     @property
     def counts(self) -> bool:
@@ -206,14 +218,19 @@ def weights_of(trials: Path, number: int) -> Path:
     return trials / str(number) / "weights.safetensors"
 
 
-def discard_weights(trials: Path, records: Iterable[TrialRecord]) -> None:
-    """Remove the weights of every ended trial that is not on the front; who left it never comes back."""
+def discard_weights(trials: Path, records: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Remove the weights of every ended trial that is not on the front, and return those on it.
+
+    Who left the front never comes back, and nobody off it beats anyone: when a further trial ends it is enough to
+    hand over what was returned last and that trial, so that a search's cost does not grow with its length squared.
+    """
     ended = tuple(records)
     kept = set(front_of(ended))
     for record in ended:
         folder = trials / str(record.number)
         if record.number not in kept and folder.is_dir():
             shutil.rmtree(folder)
+    return tuple(record for record in ended if record.number in kept)
 
 
 def worker_name() -> str:

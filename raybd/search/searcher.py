@@ -1,8 +1,8 @@
-"""The decider: an Optuna study in a journal, asked and told, that no kill and no crash can unbalance."""
+"""The decider: an Optuna study on disk, asked and told, that no kill and no crash can unbalance."""
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -60,7 +60,8 @@ class OptunaDecider:
     ) -> None:
         self._study = opened.study
         self._storage = opened.storage
-        self._journal = opened.journal
+        self._held = opened.held
+        self._let_go = opened.close
         self._space = space
         self._limits = limits
         self._sampler = sampler
@@ -69,7 +70,9 @@ class OptunaDecider:
         self._first = [dict(setting) for setting in (*space.first, *opened.warm)]
         self._distributions = {name: distribution(dim) for name, dim in space.search.items()}
         self._ended: dict[int, TrialRecord] = {}
+        self._counted = 0
         self._running: dict[int, Trial] = {}
+        self._in_line: deque[int] = deque()
         self._repeats: deque[dict[str, Any]] = deque()
         self._attempts: Counter[int] = Counter()
         self._rungs = Rungs(**vars(limits))
@@ -93,13 +96,15 @@ class OptunaDecider:
         extend: int = 0,
         objectives: Mapping[str, Objective] = OBJECTIVES,
         warm: Sequence[Mapping[str, Any]] = (),
+        storage: str | None = None,
+        known: Collection[int] = (),
     ) -> Self:
         """Return the decider of the study in `folder`, begun or resumed.
 
         Trials of a resumed study that nobody owns any more are told what they came to, or FAIL and repeated.
 
         Args:
-            folder: where the journal lies; made if need be.
+            folder: of the search; made if need be.
             name: of the study.
             space: what may be proposed.
             limits: what makes a trial feasible.
@@ -110,10 +115,13 @@ class OptunaDecider:
             extend: so many more than the budget.
             objectives: the figures to steer by.
             warm: settings to try after the space's own first ones; a resumed study has its own.
+            storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
+            known: trials that are known, from elsewhere, to be in the study.
 
         Raises:
             BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
-                else or with another warm start, which is left as it was; if another process is searching there.
+                else or with another warm start, which is left as it was; if another process is searching there; if
+                a known trial is missing; if the database does not answer.
         """
         _check_budget(trials, extend, sampler)
         identity = {
@@ -132,13 +140,15 @@ class OptunaDecider:
             trials=trials,
             extend=extend,
             warm=warm,
+            storage=storage,
             check=lambda study: check_study(study, space, [each.direction for each in objectives.values()]),
         )
         decider = cls(opened, space=space, limits=limits, sampler=sampler, seed=seed, objectives=objectives)
         try:
+            decider._check_whole(known, folder)
             decider._recover()
         except BaseException:
-            opened.journal.close()
+            opened.close()
             raise
         return decider
 
@@ -150,19 +160,18 @@ class OptunaDecider:
 
     def close(self) -> None:
         """Tell what is still running FAIL, so that nothing stays RUNNING, and let others open the study."""
-        if not self._journal.closed:
-            for number in list(self._running):
-                self._end(number, Outcome.failed("interrupted"), interrupted=True)
-            self._journal.close()
+        if self._held.closed:
+            return
+        try:
+            if not self._held.lost:  # else whoever opens the study next tells it
+                self._end_running("interrupted")
+        finally:  # a full disk takes no word either
+            self._let_go()
 
     @property
     def finished(self) -> bool:
         """Whether the budget is met: so many trials are complete (collapsed ones among them) or pruned."""
         return self._counted >= self.trials
-
-    @property
-    def _counted(self) -> int:
-        return sum(record.counts for record in self._ended.values())
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return every ended trial by number."""
@@ -186,13 +195,15 @@ class OptunaDecider:
         seed = derive(self._seed, "sampler", draw) % 2**32
         self._study.sampler = SAMPLERS[sampler](seed, derive(self._seed, "sampler") % 2**32)
         trial = self._study.ask(self._distributions)
+        if self._in_line:
+            self._in_line.popleft()  # Optuna hands out what waits before it asks a sampler
         proposal = trial.user_attrs.get("proposal")
         if proposal is None:
             proposal = self._proposal(dict(trial.params), draw, sampler)
             trial.set_user_attr("proposal", proposal)
         if ticket:
             trial.set_user_attr("ray_trial_id", ticket)
-        self._journal.sync()
+        self._held.sync()
         self._draws = max(self._draws, proposal["draw"] + 1)
         self._running[trial.number] = trial
         setting = proposal["setting"]
@@ -218,9 +229,8 @@ class OptunaDecider:
 
     def _enqueued(self) -> int:
         """Put what needs no sampler in line: a repeat, else the next of `first`; return the draw to come."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if waiting:  # a kill came between putting it there and asking for it
-            return int(waiting[0].user_attrs["proposal"]["draw"])
+        if self._in_line:  # a kill came between putting it there and asking for it
+            return self._in_line[0]
         if self._repeats:
             plan = self._repeats.popleft()
         elif self._draws < len(self._first):
@@ -228,7 +238,8 @@ class OptunaDecider:
         else:
             return self._draws
         self._study.enqueue_trial(plan["setting"], user_attrs={"proposal": plan})
-        return int(plan["draw"])
+        self._in_line.append(int(plan["draw"]))
+        return self._in_line[0]
 
     def _proposal(self, setting: dict[str, Any], draw: int, by: str) -> dict[str, Any]:
         return {"setting": setting, "seed": derive(self._seed, "trial", draw), "draw": draw, "by": by}
@@ -248,13 +259,12 @@ class OptunaDecider:
         complete = outcome.state == "complete"
         values = [outcome.objectives[name] for name in self._objectives] if complete else None
         self._study.tell(number, values, state=_STATES[outcome.state])
-        self._journal.sync()
+        self._held.sync()
         self._running.pop(number, None)
         proposal = attributes.get("proposal")
         if proposal is None:  # killed before the setting was written down: nothing was ever tried
             return None
-        record = self._record(number, proposal, outcome)
-        self._ended[number] = record
+        record = self._note(number, proposal, outcome, interrupted)
         if outcome.state == "failed":
             self._rungs.forget(number)
         self._after(proposal, outcome, interrupted)
@@ -278,9 +288,14 @@ class OptunaDecider:
             loss = max(loss, 1.0)
         return {"attack_success_rate": asr, "accuracy_drop": loss}
 
-    def _record(self, number: int, proposal: Mapping[str, Any], outcome: Outcome) -> TrialRecord:
+    def _note(self, number: int, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> TrialRecord:
+        """Keep the record of an ended trial. The count is kept along: it is asked for with every trial."""
         feasible = outcome.state == "complete" and max(self._violations(outcome).values()) <= 0
-        return TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, feasible=feasible)
+        facts = {"feasible": feasible, "interrupted": interrupted and outcome.state == "failed"}
+        record = TrialRecord.of(number, proposal["setting"], proposal["seed"], outcome, **facts)
+        self._ended[number] = record
+        self._counted += record.counts
+        return record
 
     def _after(self, proposal: Mapping[str, Any], outcome: Outcome, interrupted: bool) -> None:
         """Repeat a setting whose trial did not get to an end, or give it up after too many failures."""
@@ -295,6 +310,14 @@ class OptunaDecider:
             return
         self._given_up.append(outcome.error)
 
+    def _check_whole(self, known: Collection[int], folder: Path) -> None:
+        missing = set(known) - {trial.number for trial in self._study.get_trials(deepcopy=False)}
+        if missing:
+            raise BadInput(
+                f"{folder}: the study no longer holds trial {min(missing)}, which its card.json tells of; "
+                "its journal.log was cut short or replaced: put it back, or give the study another name"
+            )
+
     def _recover(self) -> None:
         """Rebuild the records from the journal alone and end what an earlier process left running."""
         last: dict[int, FrozenTrial] = {}
@@ -305,19 +328,25 @@ class OptunaDecider:
                 self._draws = max(self._draws, proposal["draw"] + 1)
             if trial.state.is_finished() and proposal is not None:
                 self._keep(trial, proposal)
+            if trial.state == TrialState.WAITING and proposal is not None:
+                self._in_line.append(int(proposal["draw"]))
         for draw, trial in sorted(last.items()):
             if trial.state == TrialState.FAIL and self._attempts[draw] < ATTEMPTS:
                 self._repeats.append(trial.user_attrs["proposal"])
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            record = self._end(trial.number, Outcome.failed("interrupted: its driver was lost"), interrupted=True)
-            if record is not None and record.state != "failed":  # a kill came when its end was half told
-                self._rungs.restore(trial.number, trial.user_attrs)
+        self._end_running("interrupted: its driver was lost")
         self._repeats = deque(sorted(self._repeats, key=lambda proposal: int(proposal["draw"])))
         self._given_up.clear()
 
+    def _end_running(self, why: str) -> None:
+        """End what the study says is running, which may be more than we know: an `ask` that was cut short left it."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            record = self._end(trial.number, Outcome.failed(why), interrupted=True)
+            if record is not None and record.state != "failed":  # its end was half told
+                self._rungs.restore(trial.number, trial.user_attrs)
+
     def _keep(self, trial: FrozenTrial, proposal: Mapping[str, Any]) -> None:
         outcome, interrupted = _written(trial.user_attrs["outcome"])
-        self._ended[trial.number] = self._record(trial.number, proposal, outcome)
+        self._note(trial.number, proposal, outcome, interrupted)
         if outcome.state != "failed":
             self._rungs.restore(trial.number, trial.user_attrs)
         self._attempts[proposal["draw"]] += trial.state == TrialState.FAIL and not interrupted

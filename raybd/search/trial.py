@@ -8,6 +8,7 @@ from typing import Any
 
 from raybd.defenses.base import Defense
 from raybd.evaluation.metrics import collapsed, paired_drop, read
+from raybd.files import disk_fault
 from raybd.models import Classifier
 from raybd.search.hopeless import hopeless
 from raybd.search.records import (
@@ -179,10 +180,17 @@ def attempt(
     objectives: Mapping[str, Objective] = OBJECTIVES,
     stopping: Stopping = NEVER,
 ) -> Generator[Epoch | Reading, None, Outcome]:
-    """Do as `steps` does, but return an error in the trial as an outcome, so that a search outlives it."""
+    """Do as `steps` does, but return an error in the trial as an outcome, so that a search outlives it.
+
+    Raises:
+        OSError: if the disk is full or cannot be written, which no setting is to blame for: the search must end.
+    """
     try:
         return (yield from steps(view, defense, seed=seed, weights=weights, objectives=objectives, stopping=stopping))
-    except Exception as error:  # noqa: BLE001 - whatever a defense raises is this trial's, not the search's
+    except Exception as error:
+        fault = disk_fault(error)
+        if fault is not None:
+            raise fault from error
         return Outcome.failed(error)
 
 

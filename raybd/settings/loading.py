@@ -18,9 +18,17 @@ def load_study(study: str | Path) -> StudySettings:
     Raises:
         BadInput: one line for every fault, each with file, dotted key, what was got and what was expected.
     """
-    shipped_in = shipped_folder() / "studies"
-    path = find_yaml(str(study), near=Path(), shipped_in=shipped_in, where="STUDY")
+    path = study_file(study)
     return parse_study(read_yaml(path), folder=path.resolve().parent, file=str(path), given=str(study))
+
+
+def study_file(study: str | Path) -> Path:
+    """Return the file that `study` means: a path, or the name of a shipped study.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    return find_yaml(str(study), near=Path(), shipped_in=shipped_folder() / "studies", where="STUDY")
 
 
 def parse_study(mapping: Any, *, folder: Path, file: str = "study", given: str = "STUDY") -> StudySettings:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raybd.data import Part, SplitPlan
 from raybd.registry import BadInput, as_number
 from raybd.search.records import Stopping
-from raybd.tracking import free_alias, plain_name, without_password
+from raybd.tracking import free_alias, open_uri, plain_name
 
 
 def _number(value: object) -> object:
@@ -130,7 +130,7 @@ class SearchSettings(Section):
 class TrackingSettings(Section):
     """Where runs are recorded (null: SQLite in the run folder) and under which name a model is promoted."""
 
-    uri: Annotated[str, AfterValidator(without_password)] | None = None
+    uri: Annotated[str, AfterValidator(open_uri)] | None = None
     model_name: Annotated[str, AfterValidator(plain_name)] | None = None
     alias: Annotated[str, AfterValidator(free_alias)] = "candidate"
 
@@ -138,7 +138,9 @@ class TrackingSettings(Section):
 class ResourceSettings(Section):
     """What one trial may use, how many run at once (null: as many as fit), in which precision, and by whom.
 
-    The executor `ray` uses local workers or a cluster; `local` runs the same trials in this process.
+    The executor `ray` uses local workers or a cluster; `local` runs the same trials in this process. A worker whose
+    trial has not shown for `trial_timeout_s` seconds how far it is (each cycle of its training, each look, its end) is
+    taken as hung and replaced, and the trial is repeated; null waits for ever, as `local` always does.
     """
 
     cpus_per_trial: Annotated[Whole, Field(ge=1)] = 1
@@ -146,3 +148,4 @@ class ResourceSettings(Section):
     workers: Annotated[Whole, Field(ge=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     executor: Literal["ray", "local"] = "ray"
+    trial_timeout_s: Annotated[Real, Field(gt=0)] | None = 3600.0

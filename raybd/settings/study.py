@@ -14,6 +14,7 @@ from raybd.registry import BadInput, as_json, digest_of
 from raybd.scenarios import SCENARIOS, Scenario
 from raybd.search.space import Space
 from raybd.settings import components
+from raybd.settings.cluster import ClusterSettings
 from raybd.settings.sections import (
     DataSettings,
     ModelSettings,
@@ -27,6 +28,8 @@ from raybd.settings.sections import (
 from raybd.tracking import plain_name
 from raybd.triggers import Trigger
 
+_HANDS = ("workers", "executor", "trial_timeout_s")
+"""Resources that say who does the work and for how long they are waited for, not what is done."""
 TriggerKnowledge = Literal["planted", "given", "none"]
 Reference = Annotated[str, AfterValidator(components.known_reference)]
 
@@ -58,6 +61,7 @@ class StudySettings(Section):
     gate: Annotated[Gate, PlainValidator(components.plain(Gate)), PlainSerializer(as_json)]
     tracking: TrackingSettings = TrackingSettings()
     resources: ResourceSettings = ResourceSettings()
+    cluster: ClusterSettings = ClusterSettings()
     packages: Annotated[tuple[str, ...], Strict(False)] = ()
 
     _folder: Path = PrivateAttr()
@@ -127,6 +131,7 @@ class StudySettings(Section):
             head=chosen.head,
             folder=self.folder,
             packages=self.packages,
+            section="model" if self.suspect is None else "suspect",
         )
 
     def _head_from(self, chosen: ModelSettings) -> Literal["own", "fresh", "added"]:
@@ -173,8 +178,8 @@ class StudySettings(Section):
 
     def identity(self) -> str:
         """Return a digest of what makes this study this study: all but budget, tracking and who does the work."""
-        whole = {k: v for k, v in self.resolved().items() if k != "tracking"}
-        whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in ("workers", "executor")}
+        whole = {k: v for k, v in self.resolved().items() if k not in ("tracking", "cluster")}
+        whole["resources"] = {k: v for k, v in whole["resources"].items() if k not in _HANDS}
         whole["search"] = {k: v for k, v in whole["search"].items() if k != "trials"}
         return digest_of(whole)
 
@@ -227,6 +232,8 @@ def _scenario_faults(study: StudySettings) -> Iterator[str]:
 
 
 def _members_faults(study: StudySettings) -> Iterator[str]:
+    if study.data.members is not None and study.victim.downstream:
+        yield "data.members: the suspect's members are images of another task, not the user's; leave this key out"
     known = study.injects or study.victim.downstream or study.data.members is not None
     if study.gate.max_membership_auc_rise is not None and not known:
         yield (

@@ -63,7 +63,9 @@ def load_study(folder: Path) -> Study:
         Space.parse(study.space, where="space")
         numbers = {revive(TrialRecord, record).number for record in study.records}
     except BadInput as error:
-        raise BadInput(f"{folder / CARD}: damaged: {error}") from error
+        raise BadInput(
+            f"{folder / CARD}: damaged: {error}. Without this file `raybd search --resume` makes it anew"
+        ) from error
     if not numbers.issuperset(study.front):
         raise BadInput(f"{folder / CARD}: damaged: its front has trials without a record")
     return study

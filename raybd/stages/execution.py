@@ -107,6 +107,8 @@ def connected(settings: StudySettings) -> Iterator[tuner.Workers]:
         cpus_per_trial=resources.cpus_per_trial,
         gpus_per_trial=resources.gpus_per_trial,
         workers=resources.workers,
+        placement=settings.cluster.placement,
+        patience=resources.trial_timeout_s,
     ) as ray_workers:
         yield ray_workers
 

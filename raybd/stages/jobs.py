@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import as_json, describe, read_card, revive, write_json
+from raybd.registry import BadInput, as_json, describe, read_card, revive, write_json
 from raybd.search.records import Job, OnJob, Outcome
 from raybd.stages.execution import Executor
+from raybd.weights import load_weights, weights_digest
 
 OUTCOME = "outcome.json"
 
@@ -53,15 +54,25 @@ def _identity(job: Job) -> dict[str, Any]:
 
 def _keep(job: Job, outcome: Outcome) -> None:
     if outcome.state != "failed":
-        write_json(_file(job), {**_identity(job), "outcome": as_json(outcome)})
+        write_json(_file(job), {**_identity(job), "outcome": as_json(outcome), "weights_digest": _digest(job)})
 
 
 def _kept(job: Job) -> Outcome | None:
-    """The outcome of this very job, if it was written down and its weights are there."""
+    """The outcome of this very job, if it was written down and its weights are there; BadInput if they are damaged."""
     if job.weights is None or not job.weights.is_file() or not _file(job).is_file():
         return None
-    card = read_card(_file(job), "defense", "seed", outcome=Outcome)
-    if {key: card[key] for key in ("defense", "seed")} != _identity(job):
+    card = read_card(_file(job), *_identity(job), outcome=Outcome, weights_digest=str)
+    if {key: card[key] for key in _identity(job)} != _identity(job):
         return None
-    kept: Outcome = revive(Outcome, card["outcome"])
+    try:
+        kept: Outcome = revive(Outcome, card["outcome"])
+    except BadInput as error:
+        raise BadInput(f"{_file(job)}: {error}") from error
+    if card["weights_digest"] != _digest(job):
+        raise BadInput(f"{job.weights}: its digest is not that of {OUTCOME} beside it; the file was changed")
     return kept
+
+
+def _digest(job: Job) -> str:
+    assert job.weights is not None
+    return weights_digest(load_weights(job.weights))

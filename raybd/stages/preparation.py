@@ -1,17 +1,19 @@
 """From settings to live objects: the bench every stage works at, and the suspect that lies on it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from raybd.artifacts import CARD, Bench, Suspect
 from raybd.data import split
 from raybd.evaluation.metrics import read
 from raybd.models import Architecture
-from raybd.registry import BadInput, read_card
+from raybd.registry import BadInput, read_card, renaming
 from raybd.search.view import SearchView
 from raybd.settings import StudySettings
 from raybd.suspect import planted_trigger
@@ -41,14 +43,12 @@ def bench(settings: StudySettings, home: Path | None = None) -> Bench:
     )
     shape, classes = splits.clean_set.shape, splits.clean_set.classes
     trigger = _trigger(settings, home)
-    if trigger is not None and trigger.aimed:
-        trigger.check(shape, classes)
-    elif trigger is not None:
-        trigger.fit_to(shape)
-    resources = settings.resources
-    compute = Compute.detect(
-        threads=resources.cpus_per_trial, gpu=resources.gpus_per_trial > 0, precision=resources.precision
-    )
+    with renaming("trigger", "trigger" if settings.attack is None else "attack"):
+        if trigger is not None and trigger.aimed:
+            trigger.check(shape, classes)
+        elif trigger is not None:
+            trigger.fit_to(shape)
+    compute, trial_compute = _computes(settings)
     compute.apply()
     return Bench(
         architecture=settings.architecture(classes, shape, upstream=settings.upstream_classes()),
@@ -56,8 +56,23 @@ def bench(settings: StudySettings, home: Path | None = None) -> Bench:
         trigger=trigger,
         augment=settings.augment,
         compute=compute,
+        trial_compute=trial_compute,
         seed=settings.data.seed,
     )
+
+
+def _computes(settings: StudySettings) -> tuple[Compute, Compute | None]:
+    """How this process computes, and how trials do where only the machines they run on have the GPUs.
+
+    The head of a cluster is as a rule a small machine; what is computed there is read in fp32, whatever trials use.
+    """
+    resources = settings.resources
+    asked, threads = resources.gpus_per_trial > 0, resources.cpus_per_trial
+    head = asked and resources.executor == "ray" and "RAY_ADDRESS" in os.environ and not torch.cuda.is_available()
+    if not head:
+        return Compute.detect(threads=threads, gpu=asked, precision=resources.precision), None
+    precision: Literal["fp32", "bf16"] = "fp32" if resources.precision == "fp32" else "bf16"
+    return Compute(threads=threads), Compute(device="cuda", precision=precision, threads=threads)
 
 
 def _trained_on(settings: StudySettings) -> Literal["train", "unknown", "other"]:
@@ -104,7 +119,7 @@ def search_view(suspect: Suspect) -> SearchView:
         selection=ready.splits.selection,
         trigger=suspect.trigger,
         augment=ready.augment,
-        compute=ready.compute,
+        compute=ready.trial_compute or ready.compute,
         seed=ready.seed,
         reference_correct=readings.correct,
     )
@@ -163,6 +178,13 @@ def overview(settings: StudySettings, ready: Bench, origin: str, found: Sequence
         "trigger knowledge": settings.trigger_knowledge,
         "space": settings.space,
         "trials": settings.search.trials,
-        "compute": f"{ready.compute.device}, {ready.compute.precision}",
+        "compute": _compute_words(ready),
         "warnings": [*splits.warnings, *found],
     }
+
+
+def _compute_words(ready: Bench) -> str:
+    here = f"{ready.compute.device}, {ready.compute.precision}"
+    if ready.trial_compute is None:
+        return here
+    return f"{here} here; trials {ready.trial_compute.device}, {ready.trial_compute.precision}"

@@ -1,5 +1,6 @@
 """What each stage tells MLflow; whether a server listens or not, the stage goes on."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +12,21 @@ from raybd.artifacts import WEIGHTS, Assessment, Study, Suspect
 from raybd.registry import as_json, read_json, revive
 from raybd.search.records import TrialRecord, weights_of
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_study
 from raybd.stages.preparation import example_images
 from raybd.stages.run_folder import RunFolder, environment
 from raybd.tracking import Tracker, Untraceable
 from raybd.weights import load_into, load_weights
 
+TOGETHER = 32
+"""Trials that the writer takes at a time."""
+
 
 class SearchLog:
     """One parent run for the search, a child run for each trial, a model for each trial of the front.
 
-    Trials are written by a thread of their own, one after the other: a worker that has ended one waits for the next
-    setting, not for MLflow. Leaving the `with` block waits until all are written, or lie in the outbox.
+    Trials are written by a thread of their own, which takes all that have ended meanwhile: a worker that has ended one
+    waits for the next setting, not for MLflow. Leaving the `with` block waits until all are written, or in the outbox.
     """
 
     def __init__(self, settings: StudySettings, suspect: Suspect, folder: RunFolder) -> None:
@@ -30,6 +35,17 @@ class SearchLog:
         self._tracker = Tracker(settings.tracking.uri, folder.path, settings.name, base=settings.folder)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
         self._under_way: list[Future[None]] = []
+        self._unwritten: deque[TrialRecord] = deque()
+
+    @property
+    def backlog(self) -> int:
+        """How many trials have ended and are not yet written."""
+        return len(self._unwritten)
+
+    @property
+    def waiting(self) -> int:
+        """How many records lie in the outbox."""
+        return self._tracker.waiting
 
     def __enter__(self) -> Self:
         return self
@@ -59,10 +75,17 @@ class SearchLog:
             self.trial(record)
 
     def trial(self, record: TrialRecord) -> None:
-        """Have one child run written, in one batch."""
+        """Have one child run written, together with others that wait."""
         # A search of thousands must not keep them all; what went wrong is kept, and raised when the search is over.
         self._under_way = [w for w in self._under_way if not w.done() or w.exception() is not None]
-        self._under_way.append(self._writer.submit(self._tracker.trial, as_json(record)))
+        self._unwritten.append(record)
+        self._under_way.append(self._writer.submit(self._write))
+
+    def _write(self) -> None:
+        """Write what waits, as much as is soon done; whatever else waits has a call of its own to come."""
+        together = [self._unwritten.popleft() for _ in range(min(TOGETHER, len(self._unwritten)))]
+        if together:
+            self._tracker.trials([as_json(record) for record in together])
 
     def _settle(self) -> None:
         """Wait for what is being written; raise what went wrong there, which no outage of MLflow does."""
@@ -100,7 +123,7 @@ def finish(settings: StudySettings, suspect: Suspect, folder: RunFolder, page: P
     Trials and models are said again: MLflow keeps one of each, and what a kill between stages lost arrives.
     """
     if folder.has("search"):
-        study = Study.load(folder.stage("search"))
+        study = load_study(folder.stage("search"))
         with SearchLog(settings, suspect, folder) as log:
             for record in study.records:
                 log.trial(revive(TrialRecord, record))

@@ -33,6 +33,10 @@ def write(settings: StudySettings, suspect: Suspect, folder: RunFolder) -> Path:
             reference_schedules={name: _rates(reference(name), images) for name in settings.references},
             space=settings.load_space().describe(),
             gate=as_json(settings.gate),
+            limits={
+                "max_attack_success_rate": settings.gate.max_attack_success_rate,
+                "max_accuracy_drop": settings.search.max_accuracy_drop,
+            },
             examples=_examples(suspect),
             provenance=_provenance(settings, folder),
             references=_executors(settings, folder),

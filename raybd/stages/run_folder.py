@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import yaml
 
-from raybd.artifacts import CARD, Study
-from raybd.registry import BadInput, read_card, read_json, write_json
+from raybd.artifacts import CARD
+from raybd.files import write_whole
+from raybd.registry import BadInput, read_card, write_json
 from raybd.settings import StudySettings
-from raybd.stages.cards import load_card
+from raybd.stages.cards import load_card, load_study
 
 STUDY = "study.json"
 RESOLVED = "study.yaml"
@@ -44,7 +45,7 @@ class RunFolder:
         path = (runs / settings.name).absolute()
         if (path / STUDY).is_file():
             _check_owner(path, settings)
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and not all(inner.name.startswith(f".{STUDY}.") for inner in path.iterdir()):
             raise BadInput(f"{path}: this folder is not empty and holds no raybd study; use another --runs or name")
         elif not create:
             raise BadInput(f"{path}: no such run; `raybd run` or `raybd inject`/`adopt` makes it")
@@ -57,8 +58,7 @@ class RunFolder:
         if not (self.path / STUDY).is_file():
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(self.path / STUDY, {"name": settings.name, "identity": settings.identity(), "created": now})
-        text = yaml.safe_dump(settings.resolved(), sort_keys=False)
-        (self.path / RESOLVED).write_text(text, encoding="utf-8")
+        write_whole(self.path / RESOLVED, yaml.safe_dump(settings.resolved(), sort_keys=False))
 
     def stage(self, word: str) -> Path:
         """Return the folder of a stage."""
@@ -83,8 +83,8 @@ class RunFolder:
             return False
         made_from = read_card(self.stage(word) / CARD).get(key)
         if before == "search":
-            return bool(made_from == Study.load(self.stage(before)).digest)
-        return bool(made_from == read_card(self.stage(before) / CARD).get(key))
+            return bool(made_from == load_study(self.stage(before)).digest)
+        return bool(made_from == load_card(self.stage(before), before).get(key))
 
     def require(self, word: str) -> Path:
         """Return the folder of a stage that another needs.
@@ -114,12 +114,11 @@ class RunFolder:
 
 
 def _check_owner(path: Path, settings: StudySettings) -> None:
-    owner = read_json(path / STUDY)
-    if not isinstance(owner, dict) or owner.get("identity") != settings.identity():
+    if read_card(path / STUDY, "identity")["identity"] != settings.identity():
         raise BadInput(
             f"{path}: this run folder holds a different study (or an earlier version of this one: everything but "
-            "search.trials, tracking, resources.workers and resources.executor must stay as it was); rename the "
-            "study or use another --runs"
+            "search.trials, tracking, cluster, resources.workers, .executor and .trial_timeout_s must stay as it was); "
+            "rename the study or use another --runs"
         )
 
 

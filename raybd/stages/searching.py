@@ -6,11 +6,22 @@ from pathlib import Path
 
 from raybd.artifacts import CARD, Study, Suspect
 from raybd.registry import BadInput, as_json, read_card, write_json
-from raybd.search.opening import JOURNAL
-from raybd.search.records import OnProgress, OnStart, OnTrial, TrialRecord, discard_weights, front_of
+from raybd.search.opening import begun
+from raybd.search.records import (
+    Job,
+    OnProgress,
+    OnStart,
+    OnTrial,
+    TrialRecord,
+    discard_weights,
+    front_of,
+    weights_of,
+)
 from raybd.search.samplers import succession
 from raybd.search.searcher import Limits, OptunaDecider
+from raybd.search.space import Space
 from raybd.settings import StudySettings
+from raybd.stages.cards import load_study
 from raybd.stages.execution import Executor
 from raybd.stages.warm_start import warm_settings
 
@@ -46,22 +57,41 @@ def _with(clock: _Clock, on_trial: OnTrial) -> OnTrial:
     return note
 
 
+def _complete(records: Sequence[TrialRecord], trials: Path, space: Space, executor: Executor) -> None:
+    """Train again what is on the front and whose weights went down with a machine: same setting, same seed."""
+    front = set(front_of(records))
+    lost = [r for r in records if r.number in front and not weights_of(trials, r.number).is_file()]
+    jobs = [Job(defense=space.build(r.setting), seed=r.seed, weights=weights_of(trials, r.number)) for r in lost]
+    for job, outcome in zip(jobs, executor.map_jobs(jobs), strict=True):
+        if outcome.state == "failed":
+            raise RuntimeError(f"{job.weights}: lost, and training it again failed: {outcome.error}")
+
+
 def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int | None) -> None:
     """Refuse to go on with a search nobody said to go on with, to extend none, and to lower a budget.
 
     Raises:
         BadInput: in words, with what to type instead.
     """
-    begun = (folder / JOURNAL).is_file()
-    if begun and not resume and extend is None:
-        raise BadInput(f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N")
-    if extend is not None and not begun:
+    found = begun(folder)
+    if found and not resume and extend is None:
+        raise BadInput(
+            f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N (in Python: "
+            "resume=True, extend=N); `run` goes on by itself"
+        )
+    if extend is not None and not found:
         raise BadInput(f"{folder}: there is no search to extend yet; `raybd search STUDY.yaml` begins one")
     for name, value in (("--trials", trials), ("--trials +N", extend)):
         if value is not None and value < 1:
             raise BadInput(f"{name}: expected at least 1, got {value}")
-    if trials is not None and (folder / CARD).is_file() and trials < Study.load(folder).trials:
-        raise BadInput(f"--trials: this search's budget is {Study.load(folder).trials} already, got {trials}")
+    budget = load_study(folder).trials if (folder / CARD).is_file() else 0
+    if trials is not None and trials < budget:
+        raise BadInput(f"--trials: this search's budget is {budget} already, got {trials}")
+
+
+def optuna_storage(settings: StudySettings) -> str | None:
+    """Return the address of the PostgreSQL that keeps the study; None if the run folder's journal does."""
+    return settings.cluster.optuna
 
 
 def search(
@@ -76,6 +106,7 @@ def search(
     on_progress: OnProgress | None,
     on_start: OnStart | None,
     warm_start: Sequence[Path] = (),
+    storage: str | None = None,
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -90,6 +121,7 @@ def search(
         on_progress: called with a trial's number and its latest stretch of training.
         on_start: called with the budget and the trials that ended before.
         warm_start: run folders of earlier searches whose best settings come first.
+        storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -107,6 +139,8 @@ def search(
         seed=settings.search.seed,
         extend=extend,
         warm=warm_settings(warm_start, space, settings.gate),
+        storage=storage,
+        known=[record["number"] for record in load_study(folder).records] if (folder / CARD).is_file() else (),
     )
     try:
         discard_weights(folder / "trials", decider.records())  # what a kill left
@@ -114,6 +148,7 @@ def search(
             on_start(decider.trials, decider.records())
         note = _with(clock, on_trial)
         executor.run(decider, trials=folder / "trials", on_trial=note, on_progress=on_progress)
+        _complete(decider.records(), folder / "trials", space, executor)
     finally:
         decider.close()
         records = decider.records()

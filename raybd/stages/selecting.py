@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from raybd.artifacts import CARD, Candidate, NothingFeasible, Study, Suspect
+from raybd.defenses import Defense
+from raybd.files import write_whole
 from raybd.registry import BadInput, as_json, describe, revive
 from raybd.search import confirm
 from raybd.search.confirm import Confirmation, Confirmed
@@ -53,12 +55,12 @@ def select(
     if result.winner is None:
         shutil.rmtree(trainings, ignore_errors=True)
         (folder / CARD).unlink(missing_ok=True)
-        (folder / NOTE).write_text(result.why, encoding="utf-8")
+        write_whole(folder / NOTE, result.why)
         raise NothingFeasible(result.why)
     (folder / NOTE).unlink(missing_ok=True)
     winner = result.winner
     states = tuple(load_weights(path) for path in winner.weights)
-    card = _card(result, winner, describe(space.build(winner.setting))) | {"study_digest": study.digest}
+    card = _card(result, winner, space.build(winner.setting), suspect) | {"study_digest": study.digest}
     card["weights_digest"] = weights_digest(states[winner.shown])
     candidate = Candidate(card=card, states=states, shown=winner.shown).save(folder)
     shutil.rmtree(trainings)
@@ -73,11 +75,13 @@ def _unfinished(study: Study, records: Sequence[TrialRecord]) -> str:
     return f"The search was not finished: {ended} of its {study.trials} trials are here (`raybd search --resume`). "
 
 
-def _card(result: Confirmation, winner: Confirmed, defense: dict[str, Any]) -> dict[str, Any]:
+def _card(result: Confirmation, winner: Confirmed, defense: Defense, suspect: Suspect) -> dict[str, Any]:
+    images = len(defense.training_images(suspect.bench.splits.clean_set, suspect.bench.seed))
     return {
         "number": winner.number,
-        "defense": defense,
+        "defense": describe(defense),
         "setting": winner.setting,
+        "epochs_run": defense.epochs_run(images),
         "seeds": list(winner.seeds),
         "shipped_seed": winner.seeds[winner.shown],
         "why": result.why,

@@ -1,6 +1,6 @@
 """The only room that knows MLflow: runs, models, the registry, and the outbox for when the server is down."""
 
-from raybd.tracking.client import Unreachable, without_password
+from raybd.tracking.client import Unreachable, open_uri
 from raybd.tracking.outbox import Delivered
 from raybd.tracking.registry import Version, check_names, fetch, free_alias, plain_name
 from raybd.tracking.runs import Tracker, sync
@@ -16,7 +16,7 @@ __all__ = [
     "check_traceable",
     "fetch",
     "free_alias",
+    "open_uri",
     "plain_name",
     "sync",
-    "without_password",
 ]

@@ -1,17 +1,16 @@
 """How MLflow is reached: the address, the process environment, and which errors mean that it is down."""
 
+import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
+from raybd.addresses import without_password
 from raybd.registry import BadInput, nearest
 
-_SECRET = re.compile(r"(?i)password|passwd|pwd|secret|token")
-"""Names of what an address must not carry in its query either."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 _ENVIRONMENT = {
@@ -59,10 +58,24 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    # A database that fails is told of once, by what was asked of it; these would print a traceback as well.
+    for name in ("sqlalchemy.pool", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except ImportError as error:
         raise BadInput(f"tracking.uri: {uri} needs a database driver that is not installed ({error})") from error
+
+
+def open_uri(uri: str) -> str:
+    """Return `uri` if it holds no password, which would be copied into the run.
+
+    Raises:
+        BadInput: if it holds one; it is not repeated.
+    """
+    instead = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
+    without_password(uri, where="tracking.uri", instead=instead)
+    return uri
 
 
 def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str:
@@ -76,7 +89,7 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
     """
     if uri is None:
         return f"sqlite:///{run_dir.resolve() / 'mlflow.db'}"
-    parts = _parts(without_password(uri))
+    parts = urlsplit(open_uri(uri))
     scheme = parts.scheme.split("+")[0]
     if scheme in ("", "file") or len(scheme) == 1:
         raise BadInput(
@@ -86,28 +99,6 @@ def resolve_uri(uri: str | None, run_dir: Path, base: Path | None = None) -> str
     if scheme not in _SCHEMES:
         raise BadInput(f"tracking.uri: unknown scheme '{scheme}' in {uri!r}{nearest(scheme, _SCHEMES)}")
     return _absolute_sqlite(uri, base or run_dir) if scheme == "sqlite" else uri
-
-
-def _parts(uri: str) -> SplitResult:
-    try:
-        return urlsplit(uri)
-    except ValueError:
-        raise BadInput("tracking.uri: no address, expected such as http://HOST:PORT") from None
-
-
-def without_password(uri: str) -> str:
-    """Return `uri`, if no secret stands in it.
-
-    Raises:
-        BadInput: if one does, or if it is no address; the message, unlike others, does not repeat it.
-    """
-    parts = _parts(uri)
-    if parts.password or any(_SECRET.search(key) for key, _ in parse_qsl(parts.query)):
-        raise BadInput(
-            "tracking.uri: expected an address without its password, which would be copied into the run; "
-            "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for PostgreSQL PGPASSWORD"
-        )
-    return uri
 
 
 def _absolute_sqlite(uri: str, base: Path) -> str:

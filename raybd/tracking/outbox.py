@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
+from raybd.files import append_whole, write_whole
 from raybd.registry import as_json, parse_json, revive, within
 from raybd.tracking.records import Record
 
@@ -71,11 +72,10 @@ class Outbox:
         if record.key in self.keys:
             return
         line = json.dumps(as_json(record), allow_nan=False) + "\n"
-        with self.locked(), self.path.open("a+b") as file:
+        with self.locked(), self.path.open("ab", buffering=0) as file:
             if file.tell() and not self._ends_well():
-                file.write(b"\n")  # a line that a crash cut short must not swallow the next one
-            file.write(line.encode())
-            file.flush()
+                line = "\n" + line  # a line that a crash cut short must not swallow the next one
+            append_whole(file, line.encode())
             os.fsync(file.fileno())
         self.keys.add(record.key)
 
@@ -101,9 +101,7 @@ class Outbox:
             if not kept:
                 self.path.unlink(missing_ok=True)
             elif len(kept) < len(lines):
-                draft = self.path.with_suffix(".tmp")
-                draft.write_bytes(b"".join(line + b"\n" for line in kept))
-                draft.replace(self.path)
+                write_whole(self.path, b"".join(line + b"\n" for line in kept))
             self.keys = {record.key for line in kept if (record := self._parse(line)) is not None}
 
     def _lines(self) -> list[bytes]:

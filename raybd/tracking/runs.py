@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class Tracker:
     def trial(self, record: Mapping[str, Any]) -> None:
         """Write one trial of the search, as `search/card.json` holds it."""
         self._sender.send(trial_record(self._sender.run_key, record))
+
+    def trials(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write several trials, some at the same time, each as `trial` does."""
+        self._sender.send_together([trial_record(self._sender.run_key, record) for record in records])
 
     def reference(self, name: str, row: Mapping[str, Any]) -> None:
         """Write one row of the assessment (a reference, the suspect, the selected) as `assess/card.json` does."""
@@ -158,7 +162,7 @@ class Tracker:
         self, what: str, artifacts: Mapping[str, str | Path], *, at_once: int | None = AT_ONCE, **fields: Any
     ) -> Delivered:
         texts, files = split_artifacts(artifacts)
-        time_now = now()
+        time_now = self._sender.tick()
         record = Record(
             key=f"{self._sender.run_key}:{what}:{uuid.uuid4().hex[:12]}",  # each time it is said, it is said anew
             kind="parent",

@@ -5,14 +5,15 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput, read_card, write_json
+from raybd.registry import BadInput, read_card, revive, write_json
 from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
-from raybd.tracking.records import Record
+from raybd.tracking.records import Record, now
 
 AT_ONCE = 20  # waiting records sent on the way, so that a server that came back does not hold up the search
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds before MLflow is tried again
@@ -31,6 +32,8 @@ class Sender:
         self._kept_uri = None if uri is None else self.uri
         self._run_dir, self._study = run_dir, study
         self._state_path = run_dir / "tracking.json"
+        if self._state_path.exists():
+            read_state(run_dir)  # damaged, it is found before the work, not after
         self._outbox = Outbox(run_dir)
         self._delivery: Delivery | None = None
         self._run_key = ""
@@ -59,6 +62,18 @@ class Sender:
             self._run_key = str(held["run_key"])
         return self._run_key
 
+    def tick(self) -> int:
+        """Return the time in milliseconds since 1970, later than the last one also where the clock was set back.
+
+        What the study's own run is told is ordered by its times, over all sessions.
+        """
+        key = self.run_key
+        with self._outbox.locked():
+            state = _state(self._state_path)
+            latest: int = max(now(), state["latest"] + 1)
+            write_json(self._state_path, {**state, "run_key": key, "latest": latest})
+        return latest
+
     def check(self) -> None:
         """Find the folder's place in MLflow; that it does not answer is not an error here.
 
@@ -85,6 +100,26 @@ class Sender:
         if not self._resting():
             return self.flush(at_once)
         return Delivered(sent=0, already_there=0, left=self.waiting, reason=self.reason)
+
+    def send_together(self, records: Sequence[Record]) -> None:
+        """Deliver child records, several at a time, or keep them; where others wait they go one by one behind them."""
+        if self._outbox.keys or self._resting():
+            for record in records:
+                self.send(record)
+            return
+        try:
+            with self._outbox.locked():
+                errors = self._connected().deliver_together(records)
+                self._note_parent()
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            errors = {record.key: error for record in records}
+        for record in records:
+            if record.key in errors:
+                self._outbox.append(record)
+        if errors:
+            self._failed(next(iter(errors.values())))
+        else:
+            self.error = None
 
     def flush(self, limit: int | None = None) -> Delivered:
         """Deliver what waits, oldest first, at most `limit` records; each exactly once, also over crashes.
@@ -185,7 +220,7 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     """Return what a run folder knows of its place in MLflow.
 
     Raises:
-        BadInput: if nothing was ever tracked in this folder.
+        BadInput: if nothing was ever tracked in this folder, or the file is damaged.
     """
     path = run_dir / "tracking.json"
     if not path.exists():
@@ -194,7 +229,11 @@ def read_state(run_dir: Path) -> dict[str, Any]:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    state = read_card(path, run_key=str, parent_run_id=str | None, study=str, uri=str | None)
+    state = {"latest": 0, **read_card(path, run_key=str, parent_run_id=str | None, study=str, uri=str | None)}
+    try:
+        revive(int, state["latest"])
+    except BadInput as error:
+        raise BadInput(f"{path}: latest is damaged: {error}") from error
     if not re.fullmatch(r"[\w-]+", state["run_key"]):  # it goes into MLflow's queries
         raise BadInput(f"{path}: run_key is damaged: {state['run_key']!r:.80}")
     return state

@@ -11,6 +11,11 @@ Cell = dict[str, Any]
 Cells = dict[str, Cell]
 RESULTS = Path(__file__).parent / "results" / "paper"
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+MOVED = {
+    "transfer": "transfer, CIFAR-10 to GTSRB",
+    "transfer_fashion": "transfer, Fashion-MNIST's first five classes to its last five",
+    "encoder": "encoder, CIFAR-10 to GTSRB",
+}
 NOTHING = "Not measured yet."
 
 
@@ -35,7 +40,7 @@ def missing(wanted: Iterable[str], found: Iterable[str], word: str = "measured")
 def title(name: str) -> str:
     """Return a cell's name, FOLDER/ATTACK, or that of a data set, for a reader."""
     folder, slash, attack = name.partition("/")
-    return f"{DATA.get(folder, folder)}{', ' if slash else ''}{attack.replace('_', '-')}"
+    return f"{(DATA | MOVED)[folder]}{', ' if slash else ''}{attack.replace('_', '-')}"
 
 
 def words(name: str, attack: Cell) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.paper_cells import MAX_ASR
+from tests.benchmarks.paper_moved import CASES
 from tests.benchmarks.readme_cells import Cells, title
 
 Rows = dict[str, dict[str, Any]]
@@ -140,8 +141,8 @@ def table(cells: Cells) -> str:
 
 def _counts(name: str, cell: dict[str, Any], claim: Claim) -> bool:
     """Whether a cell is of the claim's scenario, and the backdoor worked there: over the limit, and over its twin."""
-    first = name.partition("/")[0]
-    if (first if first in {"transfer", "encoder"} else "standalone") != claim.scenario or "defended" not in cell:
+    case = CASES.get(name.partition("/")[0])
+    if (case.scenario if case else "standalone") != claim.scenario or "defended" not in cell:
         return False
     low, _ = interval(cell["defended"]["rows"][claim.untreated])
     return bool(low > max(MAX_ASR, cell["undefended"]["rows"]["twin"]["attack_success_rate"]["high"]))

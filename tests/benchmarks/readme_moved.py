@@ -25,7 +25,7 @@ def table(cells: Cells) -> str:
             f"{title(name)}: the trigger pulls to label {found['target_label']}; a twin that never saw poison, shipped "
             f"likewise, has C-Acc {percent(twin['clean_accuracy'])}, ASR {percent(twin['attack_success_rate'])}."
         )
-    wanted = [f"{scenario}/{attack}" for scenario, each in paper_moved.ATTACKS.items() for attack in each]
+    wanted = [f"{name}/{attack}" for name, case in paper_moved.CASES.items() for attack in case.attacks]
     done = [name for name, cell in cells.items() if "defended" in cell]
     notes = [*checks, missing(wanted, done), *(machine(cell) for cell in list(cells.values())[:1])]
     return "\n".join([*every_way(cells, SHOWN), "", " ".join(filter(None, notes))]) if cells else NOTHING

@@ -35,7 +35,7 @@ SHOWN = {
 def blocks() -> dict[str, str]:
     """Return every table; what is not measured is named below its table."""
     cells = cells_in(DATA, paper_cells.ATTACKS)
-    moved = {k: v for scenario, each in paper_moved.ATTACKS.items() for k, v in cells_in([scenario], each).items()}
+    moved = {k: v for name, case in paper_moved.CASES.items() for k, v in cells_in([name], case.attacks).items()}
     return {
         "paper-undefended": undefended(cells),
         "paper-defended": defended(cells, per_data("longer")),

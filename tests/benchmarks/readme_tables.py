@@ -12,7 +12,9 @@ from typing import Any
 
 from tests.benchmarks import readme_paper, readme_speed
 from tests.benchmarks.readme_speed import machine
-from tests.examples import own_model
+from tests.examples import own_model, planted_transfer
+from tests.faults import table as faults
+from tests.load import readme_load
 
 README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -27,6 +29,8 @@ NAMES = {
 def blocks() -> dict[str, str]:
     """Return what belongs between each pair of markers of the README."""
     found = {"my_nets": f"```python\n{own_model.NETS}```", "study": f"```yaml\n{own_model.STUDY}```"}
+    found |= {"transfer-study": f"```yaml\n{planted_transfer.STUDY}```", "faults": "\n".join(faults.rows())}
+    found["load"] = readme_load.block()
     for name, table in (("third-party", third_party), ("demo-seeds", demo_seeds)):
         path = RESULTS / f"{name.replace('-', '_')}.json"
         if path.is_file():

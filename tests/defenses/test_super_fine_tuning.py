@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raybd.data import Augment, DefenderView
-from raybd.defenses import PRESETS, SuperFineTuning
+from raybd.defenses import PRESETS, FineTuning, SuperFineTuning
 from raybd.evaluation.metrics import Readings, read
 from raybd.registry import BadInput, describe
 from raybd.training import Epoch
@@ -55,6 +55,17 @@ def test_the_plan_at_start_peaks_troughs_phase_change_and_end() -> None:
     assert rate(79) == pytest.approx(3e-4 + (1e-3 - 3e-4) / 10)
     assert max(rate(s) for s in range(80)) == pytest.approx(0.1)
     assert min(rate(s) for s in range(80)) == pytest.approx(3e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "run"),
+    [(150, 6, 20.0), (150, 20, 20.0), (1000, 6, 7.5), (1000, 5, 5.0), (1280, 6, 6.0), (100, 1, 40.0)],
+)
+def test_the_epochs_that_are_run_are_whole_cycles_and_never_fewer_than_asked(
+    images: int, epochs: int, run: float
+) -> None:
+    assert made(epochs=epochs).epochs_run(images) == run
+    assert FineTuning(epochs=epochs).epochs_run(images) == epochs
 
 
 def test_the_toolbox_plan_is_the_toolboxs() -> None:

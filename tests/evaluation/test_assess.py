@@ -135,6 +135,13 @@ def test_the_two_readings_have_their_own_members_and_partners() -> None:
     assert second.rise.value == 0
 
 
+def test_a_reading_says_in_the_view_s_words_what_the_members_are() -> None:
+    given, told = subjects(), replace(view(), members_are="images of Tuesday")
+    read_ = membership(told, given, examine(told, given), trained_on=splits().clean_set, same_images=None)
+    assert read_.suspect_members is not None
+    assert read_.suspect_members.members_are == "images of Tuesday"
+
+
 def test_a_study_in_bf16_is_assessed_in_the_precision_that_ships() -> None:
     fast = replace(view(), compute=replace(CPU, precision="bf16"))
     given = subjects()

@@ -75,12 +75,32 @@ def test_a_setting_is_published_only_if_its_fixed_fields_are_too(run: ReportInpu
     }
 
 
+OWN = {"max_attack_success_rate": 0.05, "max_accuracy_drop": 0.02}
+
+
+def drawn_corners(run: ReportInput) -> tuple[list[float], list[str]]:
+    """The left edges of the corners in the search's figure, and its labels."""
+    assert run.study is not None
+    layout = search_figures.pareto(run, run.study)["layout"]
+    return [s["x0"] for s in layout["shapes"] if s["type"] == "rect"], [n["text"] for n in layout["annotations"]]
+
+
+def test_the_limits_that_steered_the_search_are_drawn_where_they_are_not_the_gates(run: ReportInput) -> None:
+    edges, labels = drawn_corners(replace(run, limits=OWN))
+    assert edges == pytest.approx([94.9, 95.9])
+    assert "search's limits" in labels
+    edges, labels = drawn_corners(replace(run, limits={**OWN, "max_accuracy_drop": 0.03}))
+    assert edges == pytest.approx([94.9])
+    assert "search's limits" not in labels
+    assert len(drawn_corners(run)[0]) == 1, "a run of an earlier version does not say"
+
+
 def test_the_gate_corner_is_the_suspect_minus_the_drop(run: ReportInput) -> None:
     assert run.study is not None
 
-    corner = search_figures.gate_corner(run.gate, run.study["reference"])
+    corner = search_figures.corner_of(run.gate, run.study["reference"])
     assert corner == pytest.approx((94.9, 5.0))
-    assert search_figures.gate_corner({}, run.study["reference"]) is None
+    assert search_figures.corner_of({}, run.study["reference"]) is None
 
 
 def test_the_first_view_is_not_squeezed_by_a_collapsed_trial(run: ReportInput) -> None:

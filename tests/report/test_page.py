@@ -189,3 +189,92 @@ def test_the_page_shows_what_the_issue_asks_for(run: ReportInput, page: Page) ->
         "data:image/png;base64,",
     ):
         assert expected in text, expected
+
+
+def test_epochs_that_were_rounded_up_are_shown_as_asked_and_as_run(run: ReportInput, page: Page) -> None:
+    """On 150 images the paper's 6 epochs are 20, and so are the chosen 14."""
+    few = {**run.suspect_card["splits"], "clean_set": {"images": 150, "digest": "11aa" * 16}}
+    rounded = replace(run, suspect_card={**run.suspect_card, "splits": few})
+    found = context(rounded)
+
+    assert dict(found["chosen"]["setting"])["epochs"] == "14 (20 run)"
+    assert "epochs 6 (20 run)" in dict(found["comparison"]["settings"])["super-fine-tuning, paper's values"]
+    assert found["search"]["trials"][0]["values"][found["search"]["parameters"].index("epochs")] == "6 (20 run)"
+    assert page(rounded).count("in brackets what was run") == 2
+
+
+def test_epochs_that_were_run_as_asked_are_shown_bare(run: ReportInput, page: Page) -> None:
+    """On 2,560 images every epoch is a whole cycle; a quarter of them makes five steps an epoch."""
+    many = {**run.suspect_card["splits"], "clean_set": {"images": 2560, "digest": "11aa" * 16}}
+    found = context(replace(run, suspect_card={**run.suspect_card, "splits": many}))
+
+    assert dict(found["chosen"]["setting"])["epochs"] == "14"
+    assert not found["chosen"]["rounded"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "how", "said"),
+    [
+        ("standalone", "inject", "the suspect was trained on it"),
+        ("standalone", "adopt", "the suspect may have been trained on it"),
+        ("transfer", "inject", "the suspect was trained on another task's"),
+        ("encoder", "adopt", "not used; the suspect was trained on another task's"),
+    ],
+)
+def test_the_rest_of_the_images_is_called_the_suspects_only_where_it_saw_them(
+    run: ReportInput, scenario: str, how: str, said: str
+) -> None:
+    card = {**run.suspect_card, "how": how, "facts": {**run.suspect_card["facts"], "scenario": scenario}}
+    rest = {"train": {"images": 700, "digest": "55aa" * 16}}
+    found = context(replace(run, suspect_card={**card, "splits": {**card["splits"], **rest}}))
+
+    (use,) = (split["use"] for split in found["splits"] if split["name"] == "train")
+    assert said in use
+
+
+def pooled(run: ReportInput) -> ReportInput:
+    """The run as it would be with few test images: no class stands alone."""
+    assert run.assessment is not None
+    rows = {key: run.assessment[key] for key in ("suspect", "selected")}
+    pool = {key: {**row, "per_class": row["per_class"][-1:]} for key, row in rows.items()}
+    return replace(run, assessment={**run.assessment, **pool})
+
+
+def test_classes_that_are_all_pooled_are_said_to_be_and_not_drawn(run: ReportInput, page: Page) -> None:
+    text = page(pooled(run))
+
+    assert 'id="figure-classes"' not in text
+    assert "no class has 50 test images, so all were judged as one" in text
+    (check,) = (c for c in context(pooled(run))["checks"] if "one class" in c["name"])
+    assert (check["status"], check["told"]) == ("passed", True)
+    assert not any(c["told"] for c in context(run)["checks"])
+
+
+def test_seeds_that_gave_the_same_are_said_to_be_alike_wherever_their_spread_is_shown(
+    run: ReportInput, page: Page
+) -> None:
+    assert run.assessment is not None
+    assert run.selection is not None
+    selected = run.assessment["selected"]
+    same = {**selected, "spread": {name: {**s, "sd": 0.0} for name, s in selected["spread"].items()}}
+    first, *others = run.selection["confirmed"]
+    once = {key: first[key][:1] * 3 for key in ("clean_accuracy", "attack_success_rate")}
+    alike = replace(
+        run,
+        assessment={**run.assessment, "selected": same},
+        selection={**run.selection, "confirmed": [{**first, **once}, *others]},
+    )
+    text = page(alike)
+
+    assert text.count("seeds alike</span>") == 1
+    assert text.count("(seeds alike)") == 1
+    assert "but their order. The test split" in text
+    assert text.count("says nothing of the spread") == 2
+    assert "seeds alike" not in page(run)
+
+
+def test_the_page_names_the_limits_that_steered_the_search(run: ReportInput, page: Page) -> None:
+    own = {"max_attack_success_rate": 0.05, "max_accuracy_drop": 0.02}
+
+    assert "C-Acc at least 95.9 %) is the search's own limits" in page(replace(run, limits=own))
+    assert "own limits" not in page(run)

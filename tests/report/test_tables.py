@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.report import ReportInput, summarise, table_rows, write
+from raybd.report.page import context
 from raybd.report.verdict import verdict
 
 
@@ -42,6 +43,18 @@ def test_trials_are_complete_plus_pruned_and_collapsed_ones_count_as_complete(ru
     assert search["failed"] == 1
     assert 0 < search["collapsed"] <= search["complete"]
     assert search["trials_per_hour"] == 3600 * 32 / 512
+
+
+def test_a_trial_that_was_cut_is_interrupted_and_not_failed(run: ReportInput) -> None:
+    assert run.study is not None
+    records = [{**r, "interrupted": r["number"] == 23} for r in run.study["records"]]
+    cut = replace(run, study={**run.study, "records": records})
+    found, shown = summarise(cut)["search"], context(cut)["search"]
+
+    assert (found["failed"], found["interrupted"], found["trials"]) == (0, 1, 32)
+    assert dict(shown["facts"])["interrupted (repeated)"] == "1"
+    assert shown["trials"][23]["kind"] == "interrupted"
+    assert "interrupted (repeated)" not in dict(context(run)["search"]["facts"])
 
 
 def test_a_stage_that_has_not_run_is_null_and_named(run: ReportInput, without: Any) -> None:

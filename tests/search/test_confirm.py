@@ -6,7 +6,7 @@ import pytest
 
 from raybd.gate import Gate
 from raybd.search.confirm import confirm, nothing_feasible
-from raybd.search.records import Outcome, TrialRecord
+from raybd.search.records import Job, Outcome, TrialRecord
 from raybd.seeds import derive
 from tests.search.fakes import SPACE, measured
 
@@ -55,6 +55,18 @@ def test_the_best_by_the_rule_are_retrained_with_three_fresh_seeds_each(tmp_path
     assert asked[0].seed == derive(11, "confirm", 1, 0)
     assert asked[0].weights == tmp_path / "1" / "0" / "weights.safetensors"
     assert [job.defense.lr_max1 for job in asked] == [0.2] * 3 + [0.4] * 3 + [0.1] * 3
+
+
+def test_a_failed_and_repeated_trial_changes_no_fresh_seed(tmp_path):
+    """What a kill leaves: the first trial failed, its setting is tried again as another trial of the same seed."""
+    lost = dataclasses.replace(RECORDS[0], state="failed")
+    disturbed = [lost, *(dataclasses.replace(record, number=record.number + 1) for record in RECORDS)]
+    answers = {rate: [measured(0.004, 0.975)] * 3 for rate in (0.1, 0.2, 0.4)}
+    asked: dict[bool, list[Job]] = {}
+    for calm, records in ((True, RECORDS), (False, disturbed)):
+        jobs = jobs_giving(answers, asked.setdefault(calm, []))
+        confirm(records, space=SPACE, gate=GATE, seed=11, folder=tmp_path, map_jobs=jobs)
+    assert [(job.defense, job.seed) for job in asked[True]] == [(job.defense, job.seed) for job in asked[False]]
 
 
 def test_among_seeds_of_equal_score_the_median_accuracy_ships(tmp_path):

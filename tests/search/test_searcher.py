@@ -1,6 +1,5 @@
 """Claims about the decider: budget, limits, repeats, resume after a kill at any point, and equal searches."""
 
-import hashlib
 import json
 import math
 import warnings
@@ -17,29 +16,21 @@ from raybd.search.records import Outcome, front_of
 from raybd.search.samplers import SAMPLERS
 from raybd.search.searcher import ATTEMPTS, TooManyFailures
 from tests.search.fakes import LIMITS, SPACE, drive, facts, measured, open_decider, pretend
+from tests.search.homes import DatabaseHome, Home
 
 STATES = optuna.trial.TrialState
 
 
-def study_in(folder):
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
-    return optuna.load_study(study_name="study", storage=storage)
+@pytest.fixture(params=["journal", pytest.param("database", marks=pytest.mark.cluster)])
+def home(request, tmp_path):
+    """What is claimed holds wherever the study is kept."""
+    if request.param == "journal":
+        return Home(tmp_path)
+    return DatabaseHome(tmp_path, request.getfixturevalue("postgres"))
 
 
-def states(folder):
-    return [trial.state for trial in study_in(folder).trials]
-
-
-def fingerprint(folder):
-    return {
-        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def test_the_first_settings_come_first_and_the_budget_is_met(tmp_path):
-    with open_decider(tmp_path, trials=12) as decider:
+def test_the_first_settings_come_first_and_the_budget_is_met(home):
+    with home.open(trials=12) as decider:
         proposals = drive(decider)
         assert decider.finished
     assert proposals[0].setting == SPACE.first[0]
@@ -49,35 +40,35 @@ def test_the_first_settings_come_first_and_the_budget_is_met(tmp_path):
     assert len({p.seed for p in proposals}) == 12
 
 
-def test_the_same_study_and_seed_twice_propose_the_same(tmp_path):
+def test_the_same_study_and_seed_twice_propose_the_same(home):
     runs = []
     for name in ("a", "b"):
-        with open_decider(tmp_path / name, trials=14) as decider:
+        with home.open(name, trials=14) as decider:
             drive(decider)
             runs.append(facts(decider.records()))
     assert runs[0] == runs[1]
-    with open_decider(tmp_path / "c", trials=14, seed=1) as decider:
+    with home.open("c", trials=14, seed=1) as decider:
         assert [p.setting for p in drive(decider)][1:] != [r.setting for r in runs[0]][1:]
 
 
 @pytest.mark.parametrize(
     "sampler", [pytest.param(s, marks=pytest.mark.slow) if s == "gp" else s for s in sorted(SAMPLERS)]
 )
-def test_every_sampler_proposes_inside_the_space_and_goes_on_after_resume_as_undisturbed(tmp_path, sampler):
+def test_every_sampler_proposes_inside_the_space_and_goes_on_after_resume_as_undisturbed(home, sampler):
     trials = 12 if sampler == "gp" else 24  # past each one's random start
     with warnings.catch_warnings(action="error"):
-        with open_decider(tmp_path / "whole", trials=trials, sampler=sampler) as decider:
+        with home.open("whole", trials=trials, sampler=sampler) as decider:
             whole = [p.setting for p in drive(decider)]
         parts = []
         for stop_after in (4, 6, None):
-            with open_decider(tmp_path / "parts", trials=trials, sampler=sampler) as decider:
+            with home.open("parts", trials=trials, sampler=sampler) as decider:
                 parts += [p.setting for p in drive(decider, stop_after=stop_after)]
     assert all(setting in SPACE for setting in whole)
     assert parts == whole
 
 
-def test_tpe_learns_where_both_limits_hold(tmp_path):
-    with open_decider(tmp_path, trials=40) as decider:
+def test_tpe_learns_where_both_limits_hold(home):
+    with home.open(trials=40) as decider:
         drive(decider)
         records = decider.records()
     late = sum(record.feasible for record in records[20:])
@@ -86,51 +77,51 @@ def test_tpe_learns_where_both_limits_hold(tmp_path):
     assert all(records[n].feasible for n in front_of(records))
 
 
-def test_records_are_rebuilt_from_the_journal_alone(tmp_path):
-    with open_decider(tmp_path) as decider:
+def test_records_are_rebuilt_from_the_journal_alone(home):
+    with home.open() as decider:
         drive(decider)
         before = decider.records()
-    with open_decider(tmp_path) as decider:
+    with home.open() as decider:
         assert decider.records() == before
         assert decider.ask() is None
 
 
-def test_constraints_are_fractions_over_the_limits(tmp_path):
-    with open_decider(tmp_path) as decider:
+def test_constraints_are_fractions_over_the_limits(home):
+    with home.open() as decider:
         decider.tell(decider.ask().number, measured(0.08, 0.97))
         assert not decider.records()[0].feasible
         decider.tell(decider.ask().number, measured(0.04, 0.97))
         assert decider.records()[1].feasible
-    first, second = study_in(tmp_path).trials[:2]
+    first, second = home.study().trials[:2]
     assert first.constraints == pytest.approx({"attack_success_rate": 0.03, "accuracy_drop": -0.01})
     assert max(second.constraints.values()) <= 0
     assert first.values == [0.08, 0.97]
 
 
-def test_a_collapsed_trial_is_complete_with_its_constraints_violated(tmp_path):
-    with open_decider(tmp_path, trials=2) as decider:
+def test_a_collapsed_trial_is_complete_with_its_constraints_violated(home):
+    with home.open(trials=2) as decider:
         record = decider.tell(decider.ask().number, measured(0.0, 0.97, collapsed=True))
         assert (record.state, record.collapsed, record.feasible) == ("complete", True, False)
         drive(decider)
         assert decider.finished, "a collapsed trial counts against the budget"
         assert front_of(decider.records()) == (1,)
-    assert study_in(tmp_path).trials[0].constraints["accuracy_drop"] >= 1
+    assert home.study().trials[0].constraints["accuracy_drop"] >= 1
 
 
-def test_a_pruned_trial_counts_and_carries_a_violated_constraint(tmp_path):
-    with open_decider(tmp_path, trials=2) as decider:
+def test_a_pruned_trial_counts_and_carries_a_violated_constraint(home):
+    with home.open(trials=2) as decider:
         record = decider.tell(decider.ask().number, Outcome(state="pruned", reason="hopeless", steps=10))
         assert record.state == "pruned"
         drive(decider)
         assert decider.finished
-    trial = study_in(tmp_path).trials[0]
+    trial = home.study().trials[0]
     assert trial.state == STATES.PRUNED
     assert max(trial.constraints.values()) > 0
     assert trial.values is None
 
 
-def test_a_failed_trial_is_repeated_with_its_setting_and_seed_and_does_not_count(tmp_path):
-    with open_decider(tmp_path, trials=3) as decider:
+def test_a_failed_trial_is_repeated_with_its_setting_and_seed_and_does_not_count(home):
+    with home.open(trials=3) as decider:
         first = decider.ask()
         decider.tell(first.number, Outcome.failed(MemoryError("no more")))
         again = decider.ask()
@@ -141,11 +132,11 @@ def test_a_failed_trial_is_repeated_with_its_setting_and_seed_and_does_not_count
         records = decider.records()
     assert [r.state for r in records] == ["failed", "complete", "complete", "complete"]
     assert records[0].error == "MemoryError: no more"
-    assert states(tmp_path) == [STATES.FAIL, *[STATES.COMPLETE] * 3]
+    assert home.states() == [STATES.FAIL, *[STATES.COMPLETE] * 3]
 
 
-def test_a_search_with_failures_proposes_what_one_without_does(tmp_path):
-    with open_decider(tmp_path / "calm", trials=12) as decider:
+def test_a_search_with_failures_proposes_what_one_without_does(home):
+    with home.open("calm", trials=12) as decider:
         calm = [p.setting for p in drive(decider)]
     tried = set()
 
@@ -155,17 +146,17 @@ def test_a_search_with_failures_proposes_what_one_without_does(tmp_path):
             return Outcome.failed("unlucky")
         return pretend(proposal)
 
-    with open_decider(tmp_path / "flaky", trials=12) as decider:
+    with home.open("flaky", trials=12) as decider:
         drive(decider, answer=flaky)
         assert [r.setting for r in decider.records() if r.counts] == calm
     assert tried
 
 
-def test_a_setting_that_always_fails_is_given_up_and_the_search_goes_on(tmp_path):
+def test_a_setting_that_always_fails_is_given_up_and_the_search_goes_on(home):
     def answer(proposal):
         return Outcome.failed("bad luck") if proposal.setting == SPACE.first[0] else pretend(proposal)
 
-    with open_decider(tmp_path, trials=4) as decider:
+    with home.open(trials=4) as decider:
         drive(decider, answer=answer)
         records = decider.records()
         assert decider.finished
@@ -173,33 +164,33 @@ def test_a_setting_that_always_fails_is_given_up_and_the_search_goes_on(tmp_path
     assert sum(r.counts for r in records) == 4
 
 
-def test_when_every_trial_fails_the_search_ends_and_says_with_what(tmp_path):
+def test_when_every_trial_fails_the_search_ends_and_says_with_what(home):
     with (
-        open_decider(tmp_path, trials=4) as decider,
+        home.open(trials=4) as decider,
         pytest.raises(TooManyFailures, match="RuntimeError: no weights"),
     ):
         drive(decider, answer=lambda p: Outcome.failed(RuntimeError("no weights")))
-    assert set(states(tmp_path)) == {STATES.FAIL}
+    assert set(home.states()) == {STATES.FAIL}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_objective_that_is_not_finite_fails_the_trial_and_is_never_told(tmp_path, value):
+def test_an_objective_that_is_not_finite_fails_the_trial_and_is_never_told(home, value):
     broken = replace(measured(0.1, 0.9), objectives={"attack_success_rate": value, "clean_accuracy": 0.9})
-    with open_decider(tmp_path) as decider:
+    with home.open() as decider:
         record = decider.tell(decider.ask().number, broken)
     assert record.state == "failed"
     assert "attack_success_rate" in record.error
-    assert states(tmp_path)[0] == STATES.FAIL
+    assert home.states()[0] == STATES.FAIL
 
 
-def test_a_missing_objective_fails_the_trial(tmp_path):
-    with open_decider(tmp_path) as decider:
+def test_a_missing_objective_fails_the_trial(home):
+    with home.open() as decider:
         record = decider.tell(decider.ask().number, replace(measured(0.1, 0.9), objectives={}))
     assert record.state == "failed"
 
 
-def test_late_duplicates_and_strangers_are_ignored(tmp_path):
-    with open_decider(tmp_path) as decider:
+def test_late_duplicates_and_strangers_are_ignored(home):
+    with home.open() as decider:
         proposal = decider.ask()
         first = decider.tell(proposal.number, pretend(proposal))
         assert decider.tell(proposal.number, Outcome.failed("late")) is None
@@ -207,8 +198,8 @@ def test_late_duplicates_and_strangers_are_ignored(tmp_path):
         assert decider.records() == (first,)
 
 
-def test_trials_under_way_are_part_of_the_budget(tmp_path):
-    with open_decider(tmp_path, trials=3) as decider:
+def test_trials_under_way_are_part_of_the_budget(home):
+    with home.open(trials=3) as decider:
         under_way = [decider.ask() for _ in range(3)]
         assert decider.ask() is None
         assert not decider.finished
@@ -216,22 +207,22 @@ def test_trials_under_way_are_part_of_the_budget(tmp_path):
         assert decider.ask().setting == under_way[1].setting
 
 
-def test_closing_leaves_nothing_running(tmp_path):
-    with open_decider(tmp_path, trials=3) as decider:
+def test_closing_leaves_nothing_running(home):
+    with home.open(trials=3) as decider:
         decider.ask()
         decider.ask()
-    assert states(tmp_path) == [STATES.FAIL, STATES.FAIL]
-    with open_decider(tmp_path, trials=3) as decider:
+    assert home.states() == [STATES.FAIL, STATES.FAIL]
+    with home.open(trials=3) as decider:
         drive(decider)
         assert decider.finished
-    assert states(tmp_path) == [STATES.FAIL, STATES.FAIL, *[STATES.COMPLETE] * 3]
+    assert home.states() == [STATES.FAIL, STATES.FAIL, *[STATES.COMPLETE] * 3]
 
 
-def test_interruptions_are_not_held_against_a_setting(tmp_path):
+def test_interruptions_are_not_held_against_a_setting(home):
     for _ in range(ATTEMPTS + 2):
-        with open_decider(tmp_path) as decider:
+        with home.open() as decider:
             assert decider.ask().setting == SPACE.first[0]
-    with open_decider(tmp_path) as decider:
+    with home.open() as decider:
         assert len(drive(decider)) == 8
 
 
@@ -252,33 +243,44 @@ def test_a_kill_before_any_write_to_the_journal_loses_no_trial_and_counts_none_t
             records = decider.records()
         counted = [replace(r, number=0) for r in facts(records) if r.counts]
         assert counted == [replace(r, number=0) for r in whole], f"cut before write {cut}"
-        assert set(states(folder)) <= {STATES.COMPLETE, STATES.FAIL}
-        assert sum(s == STATES.COMPLETE for s in states(folder)) == 4
+        assert set(Home(tmp_path).states(folder.name)) <= {STATES.COMPLETE, STATES.FAIL}
+        assert sum(s == STATES.COMPLETE for s in Home(tmp_path).states(folder.name)) == 4
         for line in (folder / JOURNAL).read_bytes().splitlines():
             json.loads(line)
 
 
-def test_an_outcome_half_told_when_interrupted_stands(tmp_path, monkeypatch):
-    with open_decider(tmp_path) as decider:
+def test_an_outcome_half_told_when_interrupted_stands(home, monkeypatch):
+    with home.open() as decider:
         proposal = decider.ask()
         monkeypatch.setattr(optuna.Study, "tell", interrupted)
         with pytest.raises(KeyboardInterrupt):
             decider.tell(proposal.number, pretend(proposal))
         monkeypatch.undo()
-    with open_decider(tmp_path) as decider:
+    with home.open() as decider:
         (record,) = decider.records()
     assert record.state == "complete"
-    assert states(tmp_path) == [STATES.COMPLETE]
+    assert home.states() == [STATES.COMPLETE]
+
+
+def test_a_proposal_that_is_cut_short_leaves_nothing_running(home, monkeypatch):
+    with home.open() as decider:
+        drive(decider, stop_after=1)
+        monkeypatch.setattr(optuna.samplers.TPESampler, "sample_relative", interrupted)
+        monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decider.ask()
+        monkeypatch.undo()
+    assert home.states() == [STATES.COMPLETE, STATES.FAIL]
 
 
 def interrupted(*arguments, **named):
     raise KeyboardInterrupt
 
 
-def test_two_searches_in_one_folder_are_refused(tmp_path):
-    with open_decider(tmp_path), pytest.raises(BadInput, match="another process"):
-        open_decider(tmp_path)
-    open_decider(tmp_path).close()
+def test_two_searches_in_one_folder_are_refused(home):
+    with home.open(), pytest.raises(BadInput, match="another process"):
+        home.open()
+    home.open().close()
 
 
 @pytest.mark.parametrize(
@@ -292,16 +294,15 @@ def test_two_searches_in_one_folder_are_refused(tmp_path):
         ({"name": "another"}, "'study'"),
     ],
 )
-def test_another_study_in_the_folder_is_refused_and_left_as_it_was(tmp_path, change, word):
-    with open_decider(tmp_path) as decider:
+def test_another_study_in_the_folder_is_refused_and_left_as_it_was(home, change, word):
+    with home.open() as decider:
         drive(decider, stop_after=3)
         decider.ask()
-    with (tmp_path / JOURNAL).open("ab") as journal:
-        journal.write(b'{"op_code":6,"wor')
-    before = fingerprint(tmp_path)
+    home.cut_short()
+    before = home.fingerprint()
     with pytest.raises(BadInput, match=word):
-        open_decider(tmp_path, **change)
-    assert fingerprint(tmp_path) == before
+        home.open(**change)
+    assert home.fingerprint() == before
 
 
 @pytest.mark.parametrize(("change", "word"), [({"trials": 0}, "trials"), ({"sampler": "tpee"}, "'tpe'")])
@@ -311,33 +312,51 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, change, 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_finished_study_is_extended(tmp_path):
-    with open_decider(tmp_path / "once", trials=9) as decider:
+def test_a_finished_study_is_extended(home):
+    with home.open("once", trials=9) as decider:
         once = [p.setting for p in drive(decider)]
-    with open_decider(tmp_path / "twice", trials=5) as decider:
+    with home.open("twice", trials=5) as decider:
         twice = [p.setting for p in drive(decider)]
-    with open_decider(tmp_path / "twice", trials=5, extend=4) as decider:
+    with home.open("twice", trials=5, extend=4) as decider:
         assert decider.trials == 9
         drive(decider, stop_after=2)
-    with open_decider(tmp_path / "twice", trials=5) as decider:
+    with home.open("twice", trials=5) as decider:
         assert decider.trials == 9, "an extension interrupted is finished on resume"
         drive(decider)
         twice = [r.setting for r in decider.records()]
     assert twice == once
 
 
-def test_optuna_neither_prints_nor_warns(tmp_path, capfd):
-    with warnings.catch_warnings(action="error"), open_decider(tmp_path) as decider:
+def test_optuna_neither_prints_nor_warns(home, capfd):
+    with warnings.catch_warnings(action="error"), home.open() as decider:
         drive(decider)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_search_does_not_disturb_the_global_random_state(tmp_path):
+def test_the_search_does_not_disturb_the_global_random_state(home):
     def seen():  # not Python's own: beartype, which checks types in the tests, draws from it
         legacy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the state a library might disturb
         return legacy, torch.get_rng_state().tolist()
 
     before = seen()
-    with open_decider(tmp_path) as decider:
+    with home.open() as decider:
         drive(decider)
     assert seen() == before
+
+
+def test_a_trial_cut_by_the_end_of_its_search_is_interrupted_and_one_with_an_error_failed(tmp_path):
+    with open_decider(tmp_path, trials=3) as decider:
+        decider.tell(decider.ask().number, Outcome.failed(MemoryError("too large")))
+        decider.ask()
+    with open_decider(tmp_path, trials=3) as decider:  # told again from the journal alone
+        again = decider.records()
+    assert [(r.state, r.interrupted) for r in again] == [("failed", False), ("failed", True)]
+    assert decider.records() == again
+
+
+def test_a_trial_whose_driver_was_lost_is_interrupted_too(tmp_path):
+    lost = open_decider(tmp_path, trials=3)
+    lost.ask()
+    lost._held.close()  # as a kill does: nothing is told
+    with open_decider(tmp_path, trials=3) as decider:
+        assert [(r.interrupted, r.error) for r in decider.records()] == [(True, "interrupted: its driver was lost")]

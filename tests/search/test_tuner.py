@@ -287,6 +287,26 @@ def test_joining_again_uses_the_same_cluster(workers):
     assert ray.is_initialized()
 
 
+def test_joining_leaves_the_process_its_own_way_with_sigterm(workers, monkeypatch):
+    """Ray puts a bare exit there, with which nothing under way is told."""
+
+    def own(number, frame):
+        raise AssertionError
+
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with tuner.connected():
+            assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_process_environment_is_left_as_it_was():
     before = dict(os.environ)
     with tuner._environment({"RAYBD_TEST": "1", "HOME": "elsewhere"}):

@@ -123,6 +123,9 @@ def test_a_transfer_runs_from_the_source_to_the_report(tmp_path: Path) -> None:
     body = {name for name in suspect.state if not name.startswith("8.")}
     assert any(not torch.equal(suspect.state[name], suspect.reference[name]) for name in body), "all layers are tuned"
     assert suspect.members() is None
+    text = page.read_text(encoding="utf-8")
+    assert "the suspect was trained on another task&#39;s" in text
+    assert "none of the user&#39;s are among them" in text
 
 
 def test_an_encoder_runs_from_pre_training_to_the_report(tmp_path: Path) -> None:
@@ -262,6 +265,10 @@ def test_a_run_shows_the_training_of_an_adopted_models_reference_too(tmp_path: P
         (
             {"gate": {**STUDY["gate"], "max_membership_auc_rise": 0.1}},
             "gate.max_membership_auc_rise: the suspect's members are images of another task; set this limit to null",
+        ),
+        (
+            ADOPTED | {"upstream": {"classes": 10}, "data": {**STUDY["data"], "members": {"from": "train"}}},
+            "data.members: the suspect's members are images of another task, not the user's; leave this key out",
         ),
         (
             ADOPTED,

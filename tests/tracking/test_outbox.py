@@ -308,3 +308,22 @@ def test_sync_goes_to_the_address_that_the_study_names_now(waiting, run_dir):
     assert sync(run_dir, "sqlite:///mlflow.db").left == 0
     check_everything_is_there_once(Tracker(None, run_dir, "demo"))
     assert json.loads((run_dir / "tracking.json").read_text())["uri"] == f"sqlite:///{run_dir / 'mlflow.db'}"
+
+
+def test_trials_written_together_arrive_once_though_some_fail(run_dir, tracker, monkeypatch):
+    write = delivery.Delivery._child
+
+    def failing(self, record):
+        written = write(self, record)
+        if record.name == "trial-1":
+            raise ConnectionError("the answer was lost")
+        return written
+
+    monkeypatch.setattr(delivery.Delivery, "_child", failing)
+    tracker.trials([trial(number) for number in range(4)])
+    assert (tracker.waiting, tracker.reason) == (1, "the answer was lost")
+    monkeypatch.undo()
+    tracker.trials([trial(4)])
+    assert tracker.waiting == 2, "what comes later waits behind it"
+    assert sync(run_dir).left == 0
+    assert set(by_name(tracker)) == {"demo", *(f"trial-{number}" for number in range(5))}

@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import os
-import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from ray._private import ray_constants
 from raybd.registry import BadInput
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
+from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
-from raybd.search.tuner.trials import RaySearcher, TrialActor, fit
+from raybd.search.tuner.machines import machines, requested, room
+from raybd.search.tuner.placement import Placement, actor_options, trial_resources
+from raybd.search.tuner.trials import RaySearcher, TrialActor, segments
 from raybd.search.view import SearchView
 
 __all__ = ["JobActor", "RaySearcher", "TrialActor", "Workers", "connected"]
@@ -26,7 +30,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 SEGMENT = 500
-"""So many trials run in one Tuner: its driver's memory grows with them, the study's does not."""
+"""At least so many trials run in one Tuner. Its driver's memory grows with them, by some 50 KB each until it ends."""
+SEGMENT_PER_WORKER = 40
+"""And at least so many for each worker: all of them start anew with every Tuner, a few at a time on one machine."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
 
@@ -38,30 +44,45 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study keeps the records
     "TUNE_DISABLE_SIGINT_HANDLER": "0",  # Ctrl-C ends the trials in order; a second one at once
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # else a hung actor holds its GPU for ten minutes
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # a Tuner is never restored, so its state need not be saved every few seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 
+def segment_for(slots: int) -> int:
+    """Return how many trials one Tuner is to run on so many workers."""
+    return max(SEGMENT, SEGMENT_PER_WORKER * slots)
+
+
 @contextlib.contextmanager
 def connected(
-    *, cpus_per_trial: int = 1, gpus_per_trial: float = 0, workers: int | None = None, address: str | None = None
+    *,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0,
+    workers: int | None = None,
+    address: str | None = None,
+    placement: Placement = "spread",
+    patience: float | None = None,
 ) -> Iterator["Workers"]:
     """Join the Ray cluster at `address` (or of `RAY_ADDRESS`), or the one already joined, or start one here.
 
     Args:
         cpus_per_trial: CPUs each trial holds.
         gpus_per_trial: GPUs each trial holds; a fraction shares one.
-        workers: so many trials at once; as many as fit by default.
+        workers: so many trials at once; as many as fit now by default. On a cluster that was joined, machines for so
+            many are asked of its autoscaler, and used as they come.
         address: of a running cluster.
+        placement: where trials go among its machines.
+        patience: seconds for which a worker may show nothing before it is taken as hung; for ever by default.
 
     Raises:
-        BadInput: if not even one trial fits.
+        BadInput: if not even one trial fits; on a cluster that was joined for `workers`, within `MACHINE_SECONDS`.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     with _environment(_ENVIRONMENT):
         started = not ray.is_initialized()
         if started:
-            with contextlib.nullcontext() if address else _on_loopback():
+            with _own_sigterm(), contextlib.nullcontext() if address else _on_loopback():
                 ray.init(
                     address=address,
                     num_cpus=workers * cpus_per_trial if workers and not address else None,
@@ -70,11 +91,31 @@ def connected(
                     logging_level=logging.ERROR,
                 )
         try:
-            slots = _slots(cpus_per_trial, gpus_per_trial)
-            yield Workers(cpus=cpus_per_trial, gpus=gpus_per_trial, slots=min(slots, workers or slots))
+            joined = bool(address) or len(machines()) > 1
+            with requested(workers if address and started else None, cpus_per_trial, gpus_per_trial):
+                slots = _slots(cpus_per_trial, gpus_per_trial)
+                yield Workers(
+                    cpus=cpus_per_trial,
+                    gpus=gpus_per_trial,
+                    slots=workers if workers and address else min(slots, workers or slots),
+                    placement=placement,
+                    joined=joined,
+                    patience=patience,
+                )
         finally:
             if started:
                 ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Give the process's own way with SIGTERM back to it, in whose place joining Ray puts a bare exit."""
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(own) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
 
 
 @contextlib.contextmanager
@@ -93,17 +134,13 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _slots(cpus: int, gpus: float) -> int:
-    """How many trials fit on the cluster at once, counted by node because a trial cannot span two."""
-    fits = 0
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            has = node["Resources"]
-            by_gpu = int(has.get("GPU", 0) / gpus + 1e-9) if gpus else None
-            by_cpu = int(has.get("CPU", 0) // cpus)
-            fits += by_cpu if by_gpu is None else min(by_cpu, by_gpu)
-    if fits < 1:
-        raise BadInput(f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial")
-    return fits
+    slots = room(cpus, gpus)
+    if slots < 1:
+        raise BadInput(
+            f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial; where an autoscaler "
+            "is to bring one, say how many trials at once with resources.workers"
+        )
+    return slots
 
 
 @contextlib.contextmanager
@@ -122,11 +159,19 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs."""
+    """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
+
+    `placement` says which machines they take first where not all are needed. On a cluster that was `joined` weights may
+    be made on another machine than the driver's, and are sent to it. Who shows nothing for `patience` seconds is taken
+    as hung.
+    """
 
     cpus: int
     gpus: float
     slots: int
+    placement: Placement = "spread"
+    joined: bool = False
+    patience: float | None = None
 
     def run(
         self,
@@ -137,7 +182,7 @@ class Workers:
         on_trial: OnTrial | None = None,
         on_progress: OnProgress | None = None,
         objectives: Mapping[str, Objective] = OBJECTIVES,
-        segment: int = SEGMENT,
+        segment: int | None = None,
         slice_seconds: float = SLICE_SECONDS,
         stopping: Stopping = NEVER,
     ) -> None:
@@ -150,7 +195,7 @@ class Workers:
             on_trial: called with the record of each ended trial.
             on_progress: called with a trial's number and latest stretch of training, every few seconds.
             objectives: the figures to compute for each trial.
-            segment: trials per Tuner.
+            segment: trials per Tuner; what `segment_for` says by default.
             slice_seconds: a trial reports after so long.
             stopping: which trials to give up before their end.
 
@@ -158,6 +203,7 @@ class Workers:
             KeyboardInterrupt: on Ctrl-C; the study can be resumed.
         """
         trials = trials.absolute()
+        courier = Courier.from_here(trials) if self.joined else None
         trainable = tune.with_resources(
             tune.with_parameters(
                 TrialActor,
@@ -165,20 +211,24 @@ class Workers:
                 objectives=dict(objectives),
                 slice_seconds=slice_seconds,
                 stopping=stopping,
+                courier=courier,
             ),
-            {"cpu": self.cpus, "gpu": self.gpus},
+            trial_resources(self.cpus, self.gpus, self.placement),
         )
-        storage = trials.parent / "ray"
         try:
-            while not decider.finished:
-                searcher = RaySearcher(
-                    decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment
-                )
-                if fit(trainable, searcher, storage, self.slots):
-                    raise KeyboardInterrupt
-                searcher.settle()
+            segments(
+                trainable,
+                decider,
+                trials=trials,
+                slots=self.slots,
+                segment=segment or segment_for(self.slots),
+                patience=self.patience,
+                on_trial=on_trial,
+                on_progress=on_progress,
+            )
         finally:
-            shutil.rmtree(storage, ignore_errors=True)
+            if courier is not None:
+                courier.close()
 
     def map_jobs(self, view: SearchView, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> tuple[Outcome, ...]:
         """Run `jobs` on the workers and return how they ended, in their order."""
@@ -189,7 +239,14 @@ class Workers:
             if on_job is not None:
                 on_job(jobs[i], outcome)
 
-        return tuple(self._spread("run_job", [(packed, job) for job in absolute], tell=tell, lost=Outcome.failed))
+        folders = [job.weights.parent for job in absolute if job.weights is not None]
+        courier = Courier.from_here(Path(os.path.commonpath(folders))) if self.joined and folders else None
+        calls = [(packed, job) for job in absolute]
+        try:
+            return tuple(self._spread("run_job", calls, courier=courier, tell=tell, lost=Outcome.failed))
+        finally:
+            if courier is not None:
+                courier.close()
 
     def map_calls(self, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """Call a module-level function on every item, on the workers, and return the results in order.
@@ -200,4 +257,8 @@ class Workers:
         return self._spread("call", [(function, item) for item in items])
 
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
-        return spread(method, calls, actors=self.slots, cpus=self.cpus, gpus=self.gpus, **how)
+        where = actor_options(self.cpus, self.gpus, self.placement)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
+        # No more than have room now: a call handed to a worker that waits for a machine would wait with it.
+        actors = max(1, min(self.slots, room(self.cpus, self.gpus)))
+        return spread(method, calls, actors=actors, options=options, patience=self.patience, **how)

@@ -1,10 +1,12 @@
 """Jobs and calls on Ray actors: results in order, and what a lost worker held is tried again."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
+    GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -15,14 +17,18 @@ from ray.exceptions import (
 )
 
 from raybd.search.records import Job, Outcome
-from raybd.search.trial import run_trial
+from raybd.search.trial import attempt, drain
+from raybd.search.tuner.courier import Courier, Desk
 from raybd.search.view import SearchView
+from raybd.training import Epoch
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 ATTEMPTS = 3
 """A call whose worker is lost is tried so often in all."""
+ANSWER_S = 30.0
+"""Seconds in which an actor must say how long its work has been silent; one that cannot even do that hangs."""
 LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
 """What Ray says when a worker went away with its call: killed, out of memory, or with its whole machine."""
 
@@ -30,18 +36,33 @@ LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerC
 class JobActor:
     """A worker for jobs and calls; it unpacks a view once."""
 
-    def __init__(self) -> None:
+    def __init__(self, courier: Courier | None = None) -> None:
         self._view: SearchView | None = None
+        self._desk = Desk(courier)
+        self._last = time.monotonic()
 
     def run_job(self, packed: Mapping[str, Any], job: Job) -> Outcome:
         """Run one job on a copy of the suspect."""
+        self._alive()
         if self._view is None:
             self._view = SearchView.unpack(packed)
-        return run_trial(self._view, job.defense, seed=job.seed, weights=job.weights)
+        draft = job.weights and self._desk.draft(job.weights)
+        outcome = drain(attempt(self._view, job.defense, seed=job.seed, weights=draft), self._alive)
+        if job.weights is not None:
+            self._desk.send(job.weights)
+        return outcome
 
     def call(self, function: Callable[[A], B], item: A) -> B:
         """Call a function on an item."""
+        self._alive()
         return function(item)
+
+    def silent(self) -> float:
+        """Return for how many seconds the work has shown nothing; asked for beside it, in a thread of its own."""
+        return time.monotonic() - self._last
+
+    def _alive(self, _epoch: Epoch | None = None) -> None:
+        self._last = time.monotonic()
 
 
 def spread(
@@ -49,8 +70,9 @@ def spread(
     calls: Sequence[tuple[Any, ...]],
     *,
     actors: int,
-    cpus: int,
-    gpus: float,
+    options: Mapping[str, Any],
+    courier: Courier | None = None,
+    patience: float | None = None,
     tell: Callable[[int, Any], None] | None = None,
     lost: Callable[[str], Any] | None = None,
 ) -> list[Any]:
@@ -60,16 +82,18 @@ def spread(
         method: its name.
         calls: the arguments of each call.
         actors: so many at once.
-        cpus: of each actor.
-        gpus: of each actor.
+        options: of each actor: what it holds, and where it goes.
+        courier: brings weights to the driver from other machines.
+        patience: seconds for which a call may show nothing before its actor is taken as hung; for ever by default.
         tell: called with index and result as each comes.
         lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
 
     Raises:
         RuntimeError: if a call lost its worker too often and `lost` is None; errors in calls are raised as they are.
     """
-    kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(JobActor)
-    idle = [kind.remote() for _ in range(min(actors, len(calls)))]
+    plain: Any = ray.remote(**options)(JobActor)
+    kind = plain.options(max_concurrency=2)  # the second is for `silent`
+    idle = [kind.remote(courier) for _ in range(min(actors, len(calls)))]
     waiting = list(reversed(range(len(calls))))
     attempts = [0] * len(calls)
     results: dict[int, Any] = {}
@@ -79,13 +103,13 @@ def spread(
             while waiting and idle:
                 i, actor = waiting.pop(), idle.pop()
                 under_way[getattr(actor, method).remote(*calls[i])] = (i, actor)
-            ready = ray.wait(list(under_way), num_returns=1)[0][0]
+            ready = _first(under_way, patience)
             i, actor = under_way.pop(ready)
             attempts[i] += 1
             try:
                 results[i] = ray.get(ready)
             except LOST as error:
-                idle.append(kind.remote())
+                idle.append(kind.remote(courier))
                 if attempts[i] < ATTEMPTS:
                     waiting.append(i)
                     continue
@@ -101,6 +125,22 @@ def spread(
         for actor in (*idle, *(actor for _, actor in under_way.values())):
             ray.kill(actor)
     return [results[i] for i in range(len(calls))]
+
+
+def _first(under_way: Mapping[Any, tuple[int, Any]], patience: float | None) -> Any:
+    """The first call to end; actors that hang are killed, which ends theirs."""
+    while True:
+        ended, _ = ray.wait(list(under_way), num_returns=1, timeout=patience)
+        if ended:
+            return ended[0]
+        assert patience is not None
+        for _, actor in under_way.values():
+            try:
+                silent = ray.get(actor.silent.remote(), timeout=min(patience, ANSWER_S))
+            except (GetTimeoutError, *LOST):
+                silent = patience
+            if silent >= patience:
+                ray.kill(actor)
 
 
 def _given_up(error: RayError, attempts: int, lost: Callable[[str], Any] | None) -> Any:

@@ -1,10 +1,13 @@
 """Trials on Ray Tune: the actor that runs them one after the other, and the Searcher that hands them out."""
 
+import gc
 import json
 import logging
+import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from raybd.defenses import DEFENSES
+from raybd.files import told_by_disk
 from raybd.registry import as_json, build, describe, revive
 from raybd.search.halving import Halving
 from raybd.search.records import (
@@ -28,6 +32,7 @@ from raybd.search.records import (
     weights_of,
 )
 from raybd.search.trial import attempt
+from raybd.search.tuner.courier import Courier, Desk
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 
@@ -45,6 +50,7 @@ class TrialActor(tune.Trainable):
         objectives: Mapping[str, Objective],
         slice_seconds: float,
         stopping: Stopping,
+        courier: Courier | None,
     ) -> None:
         """Unpack the view, once for all trials of this actor, and begin the first."""
         if packed["compute"].device == "cuda" and not ray.get_gpu_ids():
@@ -53,6 +59,7 @@ class TrialActor(tune.Trainable):
         self._objectives = objectives
         self._slice_seconds = slice_seconds
         self._stopping = stopping
+        self._desk = Desk(courier)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -64,13 +71,15 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         """Give up a trial that was stopped half-way."""
         self._trial.close()
+        self._desk.close()
 
     def _begin(self, config: Mapping[str, Any]) -> None:
+        self._target = Path(config["weights"])
         self._trial: Generator[Epoch | Reading, None, Outcome] = attempt(
             self._view,
             build(DEFENSES, config["defense"], where="trial"),
             seed=config["seed"],
-            weights=Path(config["weights"]),
+            weights=self._desk.draft(self._target),
             objectives=self._objectives,
             stopping=self._stopping,
         )
@@ -82,6 +91,7 @@ class TrialActor(tune.Trainable):
             try:
                 shown = next(self._trial)
             except StopIteration as end:
+                self._desk.send(self._target)
                 return {"done": True, OUTCOME: json.dumps(as_json(end.value))}
             if isinstance(shown, Reading):
                 return {"done": False, READING: json.dumps(as_json(shown))}
@@ -109,6 +119,7 @@ class RaySearcher(Searcher):
         self._left = segment
         self._numbers: dict[str, int] = {}
         self._fault: Exception | None = None
+        self._front = discard_weights(trials, decider.records())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's configuration, None to be asked again, or FINISHED."""
@@ -118,7 +129,7 @@ class RaySearcher(Searcher):
             proposal = self._decider.ask(ticket=trial_id)
         except Exception as error:  # noqa: BLE001 - raised again by settle, when the trials under way have ended
             self._fault = error
-            return self.suggest(trial_id)
+            return str(Searcher.FINISHED)
         if proposal is None:
             return None
         self._left -= 1
@@ -151,24 +162,34 @@ class RaySearcher(Searcher):
             self._tell(trial_id, revive(Outcome, json.loads(outcome)))
 
     def lost(self, trial_id: str, why: str) -> None:
-        """Tell the decider that a trial failed outside its own code."""
-        self._tell(trial_id, Outcome.failed(f"its worker was lost: {why}"))
+        """Tell the decider that a trial failed outside its own code; a full disk ends the search instead."""
+        full = told_by_disk(why)
+        if full is None:
+            self._tell(trial_id, Outcome.failed(f"its worker was lost: {why}"))
+        else:
+            self._fault = self._fault or full
 
     def _tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        record = self._decider.tell(number, outcome)
-        discard_weights(self._trials, self._decider.records())
-        if record is not None and self._on_trial is not None:
-            self._on_trial(record)
+        try:
+            record = self._decider.tell(number, outcome)
+            if record is None:
+                return
+            self._front = discard_weights(self._trials, (*self._front, record))
+            if self._on_trial is not None:
+                self._on_trial(record)
+        except Exception as error:  # noqa: BLE001 - as in suggest
+            self._fault = self._fault or error
 
     def settle(self) -> None:
-        """End what Tune left open and raise what went wrong in the decider."""
+        """Raise what went wrong; where nothing did, end what Tune left open, and remove what a lost worker left."""
+        if self._fault is not None:
+            raise self._fault  # what is left open then was interrupted, which the decider says when it is closed
         for trial_id in list(self._numbers):
             self._tell(trial_id, Outcome.failed("Ray ended the trial without a result"))
-        if self._fault is not None:
-            raise self._fault
+        discard_weights(self._trials, self._decider.records())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a restore that raybd never makes
@@ -181,20 +202,88 @@ class RaySearcher(Searcher):
 
 
 class _Losses(tune.Callback):
-    """Passes on why Ray lost a trial, which a Searcher is not told."""
+    """Passes on why Ray lost a trial, which a Searcher is not told; and ends the workers that hang."""
 
-    def __init__(self, searcher: RaySearcher) -> None:
+    def __init__(self, searcher: RaySearcher, patience: float | None) -> None:
         self._searcher = searcher
+        self._patience = patience
+        self._last: dict[Any, float] = {}
+        self._hung: set[str] = set()
 
-    def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]  # all of it comes by name
+    def on_trial_start(self, **info: Any) -> None:  # type: ignore[override]  # all of it comes by name
+        """Note that a trial has begun."""
+        self._last[info["trial"]] = time.monotonic()
+
+    def on_trial_result(self, **info: Any) -> None:  # type: ignore[override]
+        """Note a sign of life."""
+        self._last[info["trial"]] = time.monotonic()
+
+    def on_trial_complete(self, **info: Any) -> None:  # type: ignore[override]
+        """Forget a trial."""
+        self._last.pop(info["trial"], None)
+
+    def on_step_end(self, **_info: Any) -> None:  # type: ignore[override]
+        """Kill the workers of trials that have shown nothing for too long; that they are lost, Tune finds itself."""
+        if self._patience is None:
+            return
+        now = time.monotonic()
+        for trial in [trial for trial, last in self._last.items() if now - last > self._patience]:
+            del self._last[trial]
+            if trial.temporary_state.ray_actor is not None:
+                self._hung.add(trial.trial_id)
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]
         """Tell the last line of the trial's error file."""
         trial = info["trial"]
+        self._last.pop(trial, None)
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         lines = [line for line in text.splitlines() if line.strip()]
-        self._searcher.lost(trial.trial_id, lines[-1].strip() if lines else "no reason given")
+        why = lines[-1].strip() if lines else "no reason given"
+        if trial.trial_id in self._hung:
+            why = f"it showed nothing for {self._patience:g} s and was taken as hung"
+        self._searcher.lost(trial.trial_id, why)
 
 
-def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> bool:
+def segments(
+    trainable: Any,
+    decider: Decider,
+    *,
+    trials: Path,
+    slots: int,
+    segment: int,
+    patience: float | None = None,
+    on_trial: OnTrial | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Run what `decider` asks for on `trainable`, one Tuner after the other, until its budget is met.
+
+    Args:
+        trainable: a class that runs one trial after the other and reports as `TrialActor` does, with its resources.
+        decider: says what to try and learns how it went.
+        trials: folder for the weights of the trials on the front; Ray's own files lie beside it until the end.
+        slots: so many trials at once.
+        segment: trials per Tuner.
+        patience: seconds for which a trial may show nothing before its worker is taken as hung; for ever by default.
+        on_trial: called with the record of each ended trial.
+        on_progress: called with a trial's number and latest stretch of training.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; the study can be resumed.
+    """
+    storage = trials.parent / "ray"
+    try:
+        while not decider.finished:
+            searcher = RaySearcher(decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment)
+            if fit(trainable, searcher, storage, slots, patience):
+                raise KeyboardInterrupt
+            searcher.settle()
+            gc.collect()  # a Tuner is full of cycles: its trials would stay for many segments before Python looks
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int, patience: float | None) -> bool:
     """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
     config = tune.TuneConfig(
         search_alg=searcher, scheduler=Halving(searcher), num_samples=-1,
@@ -202,12 +291,12 @@ def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int) -> boo
         trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id,
     )  # fmt: skip
     run_config = tune.RunConfig(
-        name=f"segment-{time.time_ns()}",
+        name=f"segment-{uuid.uuid4().hex}",
         storage_path=str(storage),
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=0),  # the decider repeats what failed
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial is too short for one
-        callbacks=[_Losses(searcher)],
+        callbacks=[_Losses(searcher, patience)],
     )
     logger = logging.getLogger("ray.tune")
     level = logger.level

@@ -1,0 +1,312 @@
+"""A study has one job at a time, found again by the study's name; its state is told in raybd's words."""
+
+import os
+from contextlib import nullcontext
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.job_submission
+import requests
+import studies
+import yaml
+from ray.exceptions import AuthenticationError
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from raybd import cluster
+from raybd.cli import app
+from raybd.progress import PlainSearch, Tally
+from raybd.registry import BadInput
+from raybd.settings import StudySettings, load_study
+
+ADDRESS = "http://head:8265"
+
+
+class Server:
+    """Ray's job server, as far as raybd uses it."""
+
+    def __init__(self) -> None:
+        self.jobs: list[SimpleNamespace] = []
+        self.sent: list[dict[str, Any]] = []
+        self.files: list[str] = []
+        self.stopped: list[str] = []
+        self.log = ""
+        self.asked: str | None = None
+        self.fault: Exception | None = None
+
+    def __call__(self, address: str) -> "Server":
+        self.asked = os.environ["RAY_API_SERVER_ADDRESS"]
+        if self.fault is not None:
+            raise self.fault
+        return self
+
+    def add(self, name: str, status: str = "RUNNING", code: int | None = None, **more: Any) -> None:
+        known = {"metadata": {}, "message": "", "start_time": 1000 * len(self.jobs), "end_time": None}
+        self.jobs.append(SimpleNamespace(submission_id=name, status=status, driver_exit_code=code, **known | more))
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return self.jobs
+
+    def get_job_info(self, name: str) -> SimpleNamespace:
+        return next(job for job in self.jobs if job.submission_id == name)
+
+    def get_job_logs(self, name: str) -> str:
+        return self.log
+
+    async def tail_job_logs(self, name: str) -> Any:
+        for line in self.log.splitlines(keepends=True):
+            yield line
+
+    def stop_job(self, name: str) -> bool:
+        self.stopped.append(name)
+        self.get_job_info(name).status = "STOPPED"
+        return True
+
+    def submit_job(self, **job: Any) -> str:
+        folder = Path(job["runtime_env"]["working_dir"])
+        self.files = sorted(path.name for path in folder.rglob("*"))
+        self.sent.append(job)
+        self.add(job["submission_id"], metadata=job["metadata"])
+        return job["submission_id"]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("RAY_ADDRESS", "another:6379")
+    fake = Server()
+    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", fake)
+    return fake
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudySettings:
+    return written(tmp_path)
+
+
+def written(folder: Path, **more: Any) -> StudySettings:
+    on_ray = {"executor": "ray"}
+    settings = studies.study(folder, resources=on_ray, **{"cluster": {"address": ADDRESS}} | more)
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings.resolved()), encoding="utf-8")
+    return load_study(folder / "study.yaml")
+
+
+def raybd(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def test_a_study_becomes_one_job_that_takes_nothing_from_here_but_its_files(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "planted")
+    where = {"address": ADDRESS, "storage": "/nfs/my runs", "optuna": "postgresql://raybd@db/raybd"}
+    done = cluster.submit(written(tmp_path, cluster=where, tracking={"uri": "http://tracking:5000"}))
+    [job] = server.sent
+    assert job["submission_id"] == done.name == "raybd-tiny"
+    assert job["entrypoint"] == "exec raybd run study.yaml --runs '/nfs/my runs'"
+    assert server.files == ["space.yaml", "study.yaml"]
+    assert job["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    assert "planted" not in str(job)
+    assert not any(key.startswith("entrypoint_") for key in job), "the driver holds no CPU: its trials do"
+    assert done.secrets == ("PGPASSWORD", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+def test_the_studys_address_counts_for_more_than_rays_variables_and_leaves_them(
+    server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
+    cluster.submit(study)
+    assert server.asked == ADDRESS
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://elsewhere:8265"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_a_job_that_runs_is_not_submitted_twice(server: Server, study: StudySettings, status: str) -> None:
+    server.add("raybd-tiny", status)
+    with pytest.raises(BadInput, match="a study has one job at a time; see `raybd status "):
+        cluster.submit(study)
+    assert server.sent == []
+
+
+def test_one_that_ended_is_followed_by_the_next_under_a_name_never_used(server: Server, study: StudySettings) -> None:
+    server.add("raybd-tiny", "STOPPED")
+    server.add("raybd-tiny-2", "FAILED", 1, metadata={"raybd": "tiny-2"})  # of a study called tiny-2
+    done = cluster.submit(study)
+    assert done.name == "raybd-tiny-3"
+    assert done.before is not None
+    assert done.before.name == "raybd-tiny"
+    assert cluster.status(study).name == "raybd-tiny-3"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        ("PENDING", None, "waiting"),
+        ("RUNNING", None, "running"),
+        ("SUCCEEDED", 0, "done"),
+        ("FAILED", 3, "nothing feasible"),
+        ("FAILED", 4, "refused"),
+        ("FAILED", 1, "failed"),
+        ("FAILED", 2, "failed"),
+        ("FAILED", 127, "failed"),
+        ("FAILED", None, "failed"),
+        ("FAILED", 130, "stopped"),
+        ("STOPPED", None, "stopped"),
+    ],
+)
+def test_a_jobs_state_is_what_its_exit_code_means(
+    server: Server, study: StudySettings, status: str, code: int | None, said: str
+) -> None:
+    server.add("raybd-tiny", status, code)
+    found = cluster.status(study)
+    assert (found.state, found.exit_code) == (said, code)
+    assert found.over is (said not in ("waiting", "running"))
+
+
+def test_status_tells_the_progress_that_the_log_of_a_search_tells(server: Server, study: StudySettings) -> None:
+    screen = StringIO()
+    tally = Tally()
+    tally.begin(32, ())
+    PlainSearch(Console(file=screen, width=400), tally)._print(f"trial 0: ... | {tally.line()}")
+    server.add("raybd-tiny")
+    server.log = "search\n" + screen.getvalue() + "\n".join(f"line {n}" for n in range(20))
+    found = cluster.status(study)
+    assert found.progress == tally.line()
+    assert found.progress.startswith("0 of 32 trials done")
+    assert found.log == tuple(f"line {n}" for n in range(10, 20))
+
+
+def test_a_log_that_went_with_its_machine_hides_no_state(server: Server, study: StudySettings) -> None:
+    def gone(name: str) -> str:
+        raise RuntimeError("Request failed with status code 500: no agent")
+
+    server.add("raybd-tiny", "FAILED", message="The job supervisor\n died")
+    server.get_job_logs = gone  # type: ignore[method-assign]
+    found = cluster.status(study)
+    assert (found.state, found.message) == ("failed", "The job supervisor died")
+    assert found.log == ("(the log cannot be read: Request failed with status code 500: no agent)",)
+
+
+def test_stop_ends_the_job_that_runs_and_no_other(server: Server, study: StudySettings) -> None:
+    server.add("raybd-tiny", "SUCCEEDED", 0)
+    assert cluster.stop(study).state == "done"
+    assert server.stopped == []
+    server.add("someones-job")
+    server.add("raybd-tiny-2", metadata={"raybd": "tiny"})
+    assert cluster.stop(study).state == "stopped"
+    assert server.stopped == ["raybd-tiny-2"]
+
+
+@pytest.mark.parametrize("verb", ["status", "stop"])
+def test_a_study_without_a_job_is_told_how_to_begin_one(server: Server, study: StudySettings, verb: str) -> None:
+    done = raybd(verb, study.given)
+    assert done.exit_code == 2
+    assert f"knows no job of the study 'tiny'; `raybd submit {study.given}` begins one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (ConnectionError("Failed to connect"), f"cluster.address: no job server answers at {ADDRESS} (Failed to conn"),
+        (requests.exceptions.ReadTimeout("slow"), f"cluster.address: no job server answers at {ADDRESS} (slow)"),
+        (AuthenticationError("Authentication failed: no\n\nmore"), f"cluster.address: {ADDRESS} refuses this token"),
+        (RuntimeError("Request failed with status code 500: x\ny"), f"cluster.address: {ADDRESS} refused (Request"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["submit", "status", "stop"])
+def test_a_cluster_that_does_not_answer_is_one_line(
+    server: Server, study: StudySettings, verb: str, fault: Exception, said: str
+) -> None:
+    server.fault = fault
+    done = raybd(verb, study.given)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"), [(None, "cluster.address: missing"), ("ray://head:10001", "cluster.address: got ray://")]
+)
+def test_an_address_from_the_environment_is_checked_as_the_studys(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, said: str
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", variable)
+    with pytest.raises(BadInput) as refused:
+        cluster.status(written(tmp_path, cluster={}))
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ends"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 3, 3),
+        ("FAILED", 4, 4),
+        ("FAILED", 2, 2),
+        ("FAILED", None, 1),
+        ("STOPPED", None, 130),
+    ],
+)
+def test_follow_shows_the_log_and_ends_with_raybds_own_exit_code(
+    server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch, status: str, code: int | None, ends: int
+) -> None:
+    submit_job = server.submit_job
+
+    def submit_and_end(**job: Any) -> str:
+        name = submit_job(**job)
+        server.jobs[-1].status, server.jobs[-1].driver_exit_code = status, code
+        return name
+
+    monkeypatch.setattr(server, "submit_job", submit_and_end)
+    server.log = "search\ntrial [0]: feasible\n"
+    done = raybd("submit", study.given, "--follow")
+    assert done.exit_code == ends
+    assert "search\ntrial [0]: feasible\nraybd-tiny: " in done.stdout
+
+
+def test_a_log_whose_stream_broke_off_is_taken_up_where_it_was(
+    server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raybd.cluster.jobs.time.sleep", lambda seconds: None)
+    tries: list[int] = []
+
+    async def broken(name: str) -> Any:
+        tries.append(1)
+        yield "first\nsec"
+        if len(tries) == 1:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        yield "ond\n"
+        server.jobs[-1].status = "SUCCEEDED"
+
+    server.add("raybd-tiny")
+    server.tail_job_logs = broken  # type: ignore[method-assign]
+    said: list[str] = []
+    assert cluster.follow(study, said.append).state == "done"
+    assert "".join(said) == "first\nsecond\n"
+
+
+def test_ctrl_c_leaves_the_job_alone(server: Server, study: StudySettings) -> None:
+    async def interrupted(name: str) -> Any:
+        with nullcontext():
+            raise KeyboardInterrupt
+        yield ""
+
+    server.tail_job_logs = interrupted  # type: ignore[method-assign]
+    done = raybd("submit", study.given, "--follow")
+    assert done.exit_code == 130
+    assert f"The job goes on; see it with: raybd status {study.given}" in done.stderr
+    assert server.stopped == []
+
+
+def test_submit_says_what_travels_and_what_the_cluster_has_to_have(server: Server, tmp_path: Path) -> None:
+    named = written(tmp_path, tracking={"uri": "http://tracking:5000"}, data={"source": "/nfs/a.npz"})
+    said = raybd("submit", named.given).stdout
+    assert "travels   space.yaml, study.yaml\n" in said
+    assert "is there  /nfs/a.npz: at this path on every machine" in said
+    assert "MLFLOW_TRACKING_PASSWORD: from the cluster's own environment" in said
+    assert "warning: cluster.storage is null" in said

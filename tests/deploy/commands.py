@@ -1,0 +1,106 @@
+"""Do the commands exist that runbook, manifests and scripts run? Each check returns what is wrong."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import click
+import typer.main
+from mlflow.cli import cli as mlflow_cli
+from ray.scripts.scripts import cli as ray_cli
+
+from raybd.cli import app
+from tests.deploy.manifests import Deploy
+
+OTHERS = {
+    "aws",
+    "cd",
+    "cp",
+    "docker",
+    "export",
+    "helm",
+    "kubectl",
+    "pg_dump",
+    "pg_restore",
+    "psql",
+    "raybd-job",
+    "sbatch",
+    "squeue",
+    "tar",
+}
+"""What the runbook may use besides the three whose command lines are at hand."""
+COMING = {"submit", "status", "stop"}
+"""Verbs of raybd that the cluster section brings; where the command line has them, it is asked."""
+
+
+@cache
+def _raybd_cli() -> Any:
+    return typer.main.get_command(app)
+
+
+def runbook(deploy: Deploy) -> list[str]:
+    services = deploy.compose["services"]
+    return [problem for line in deploy.commands() for problem in _wrong(shlex.split(line), services)]
+
+
+def _wrong(words: list[str], services: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with one command; what runs inside another (`docker compose exec`) is looked at as well."""
+    program = words[0]
+    if program in ("raybd", "ray", "mlflow"):
+        yield from _wrong_call(words)
+    elif program not in OTHERS:
+        yield f"README.md: unknown program {program}"
+    elif words[:3] in (["docker", "compose", "exec"], ["docker", "compose", "run"]):
+        rest = [word for word in words[3:] if not word.startswith("-")] if words[3].startswith("-") else words[3:]
+        inner = words[words.index(rest[0]) + 1 :]
+        if rest[0] not in services:
+            yield f"README.md: no service {rest[0]} in compose.yaml"
+        yield from _wrong(inner, services)
+    elif words[:2] == ["docker", "compose"]:
+        named = {"stop", "start", "restart"} & {words[2]} and words[3:]
+        yield from (f"README.md: no service {name} in compose.yaml" for name in named or () if name not in services)
+
+
+def _wrong_call(words: list[str]) -> Iterator[str]:
+    """What is wrong with a call of raybd, ray or mlflow: its verb or an option."""
+    command: Any = {"raybd": _raybd_cli(), "ray": ray_cli, "mlflow": mlflow_cli}[words[0]]
+    rest = words[1:]
+    while isinstance(command, click.Group) or hasattr(command, "commands"):
+        verb = rest[0] if rest else ""
+        if verb not in command.commands:
+            if words[0] != "raybd" or verb not in COMING:
+                yield f"{' '.join(words)}: {command.name} has no command '{verb}'"
+            return
+        command, rest = command.commands[verb], rest[1:]
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options.add("--help")
+    yield from (
+        f"{' '.join(words)}: no option {word}"
+        for word in rest
+        if word.startswith("--") and word.partition("=")[0] not in options
+    )
+
+
+def manifests(deploy: Deploy) -> list[str]:
+    """The commands in the manifests themselves: MLflow's server, Ray's nodes, the entrypoint."""
+    found = [service["command"] for service in deploy.compose["services"].values() if "command" in service]
+    options = deploy.values["server"]["value_options"]
+    found.append(["mlflow", "server", *(f"--{key.replace('_', '-')}={value}" for key, value in options.items())])
+    for config in deploy.ray_up.values():
+        found += [shlex.split(line) for key, lines in config.items() if key.endswith("_ray_commands") for line in lines]
+    sbatch = deploy.text("slurm/raybd.sbatch").replace("\\\n", " ")
+    found += [shlex.split(call.rstrip("&")) for call in re.findall(r"\bray (?:start|health-check).*", sbatch)]
+    found = [words for words in found if words[0] in ("ray", "mlflow", "raybd")]
+    problems = [problem for words in found for problem in _wrong_call([w for w in words if not w.startswith("${")])]
+    if not deploy.job["spec"]["entrypoint"].startswith("raybd-job "):
+        problems.append("rayjob.yaml: the entrypoint is not raybd-job, which ends exits 3 and 4 as finished")
+    return [*problems, *_machine_wide(deploy)]
+
+
+def _machine_wide(deploy: Deploy) -> list[str]:
+    """`ray stop` ends every Ray process of the machine; only a container that is Ray's alone may run it."""
+    scripts = [name for name in deploy.files if not name.startswith("ray-up/") and name != "README.md"]
+    bare = {name: re.sub(r"(?m)#.*", "", deploy.text(name)) for name in scripts}
+    return [f"{name}: runs `ray stop`" for name, text in bare.items() if re.search(r"\bray stop\b", text)]

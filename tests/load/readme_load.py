@@ -1,0 +1,38 @@
+"""The README's sentences on load, from the results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def block() -> str:
+    """Return what was measured, a paragraph for each result that is there."""
+    told = {"trials": _trials, "tracking_backlog": _backlog}
+    paths = {RESULTS / f"{name}.json": word for name, word in told.items()}
+    found = [word(json.loads(path.read_text(encoding="utf-8"))) for path, word in paths.items() if path.is_file()]
+    return "\n\n".join(found)
+
+
+def _trials(found: dict[str, Any]) -> str:
+    first = found["segments"][0]["driver_rss_mb"]
+    return (
+        f"`make test-load`, `{found['command']}`: trials that sleep, on simulated slots of one machine, through the "
+        f"product's own search in {len(found['segments'])} segments: {found['total_seconds']:,.0f} s, "
+        f"{found['ratio_to_ideal']:.2f} times the ideal {found['ideal_seconds']:,.0f} s, "
+        f"{found['workers_started_seconds']:.0f} s of it to start workers. The driver's memory at the end of the last "
+        f"segment is {found['driver_rss_last_to_first']:.2f} times that at the end of the first ({first:,.0f} MB). All "
+        "workers start anew with each segment, so that Tune's memory is let go."
+    )
+
+
+def _backlog(found: dict[str, Any]) -> str:
+    cpu = {name: 1000 * seconds for name, seconds in found["cpu_seconds_per_trial"].items()}
+    late = found["seconds_until_all_were_written"] - found["arriving_seconds"]
+    return (
+        f"`{found['command']}`: the trials of 64 such workers ({found['rate']:g} a second) recorded through `mlflow "
+        f"server` on PostgreSQL: {found['behind_when_the_last_arrived']} of {found['trials']:,} behind when the last "
+        f"arrived, all written {late:.1f} s later; CPU per trial {cpu['driver']:.0f} ms in the driver, "
+        f"{cpu['server_and_database']:.0f} ms in server and database (2 cores, beside other work)."
+    )
