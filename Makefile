@@ -32,7 +32,7 @@ test-cluster: $(VENV)/installed-test ## real parts: several Ray nodes, hosts in 
 test-load: $(VENV)/installed-test ## ten thousand trials on 64 workers that sleep: a quarter of an hour, alone on the machine
 	$(BIN)/python -m pytest --numprocesses 0 -m load tests/load
 
-fuzz: $(VENV)/installed-test ## open 100,000 broken files, for half an hour; the result is tests/security/results/fuzz.json
+fuzz: $(VENV)/installed-test ## open 100,000 broken files (minutes); the result is tests/security/results/fuzz.json
 	$(BIN)/python -m tests.security.fuzz --inputs 100000
 
 check: $(VENV)/installed-test ## format, lint, types, import contracts, everyday tests

@@ -66,6 +66,14 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def within(path: Path, folder: Path) -> bool:
+    """Whether `path`, all links followed, lies in `folder`; what no system would take lies nowhere."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: links that lead round in a circle
+        return False
+
+
 def as_number(value: object, *, where: str) -> int | float:
     """Return `value` as a finite number; text such as `1e-4` counts, because YAML 1.1 reads it as text.
 

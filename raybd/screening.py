@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, within
 
 HEADER_BYTES = 32 * 2**20
 """Of a safetensors file: names, types and shapes. One of 10,000 tensors has 1 MB."""
@@ -129,7 +129,7 @@ def screen_npz(path: Path) -> None:
                 with archive.open(member) as file:
                     screen_npy(file, member.file_size)  # type: ignore[arg-type]
             except Exception as error:  # whatever zipfile, zlib or NumPy say of a damaged array
-                raise BadInput(f"{member.filename.removesuffix('.npy'):.80}: {error}") from error
+                raise BadInput(f"{member.filename.removesuffix('.npy'):.80}: not readable as .npz ({error})") from error
         names = [m.filename for m in members]
         if len(set(names)) < len(names):
             raise BadInput("an array is given twice")
@@ -184,5 +184,5 @@ def inside(path: Path, folder: Path) -> None:
     Raises:
         BadInput: if it does.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not within(path, folder):
         raise BadInput(f"{path}: leads out of {folder}; copy what is meant into it")

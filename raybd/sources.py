@@ -149,9 +149,10 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 arrays[key] = file[key]
             return arrays
     except Exception as error:  # whatever zipfile, zlib or NumPy say of a damaged file
-        at = f"{path}: {key}" if key else str(path)
         hint = "; Python objects are pickled, which raybd does not open: save arrays of uint8 and of integers"
-        raise BadInput(f"{at}: not readable as .npz ({error}){hint if 'pickle' in str(error) else ''}") from error
+        at = f"{path}: {key}: " if key else f"{path}: "
+        why = f"{error}" if isinstance(error, BadInput) else f"not readable as .npz ({error})"
+        raise BadInput(f"{at}{why}{hint if 'pickle' in str(error) else ''}") from error
 
 
 def _npz_part(arrays: dict[str, NDArray[Any]], part: str, path: Path, size: int | None) -> tuple[Tensor, Tensor]:

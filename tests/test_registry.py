@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,12 @@ from raybd.registry import (
     revive,
     write_json,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _denormals() -> None:
+    """A training in this process, of another file's tests, made them zero, and hypothesis needs them."""
+    torch.set_flush_denormal(False)
 
 
 @dataclass(frozen=True, kw_only=True)

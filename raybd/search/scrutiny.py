@@ -1,13 +1,12 @@
 """A journal looked at before it is gone on with: lines as JSON of a sane size, trials as raybd writes them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna import Study
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from raybd.registry import BadInput, parse_json, revive
@@ -78,21 +77,22 @@ def check_study(study: Study, space: Space, directions: Sequence[str]) -> None:
     trials = study.get_trials(deepcopy=False)
     if found != list(directions) or (trials and "identity" not in study.user_attrs):
         raise BadInput(f"the journal of '{study.study_name}' is damaged: it would {' and '.join(found)}, of no search")
-    distributions = {name: distribution(dimension) for name, dimension in space.search.items()}
     for trial in trials:
         try:
-            fault = next(_faults(trial, distributions, len(directions)), None)
+            fault = next(_faults(trial, space, len(directions)), None)
         except (BadInput, TypeError, ValueError, KeyError, AttributeError) as error:
             fault = str(error)
         if fault is not None:
             raise BadInput(f"the journal of '{study.study_name}' is damaged: trial {trial.number}: {fault}")
 
 
-def _faults(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], objectives: int) -> Iterator[str]:
+def _faults(trial: FrozenTrial, space: Space, objectives: int) -> Iterator[str]:
     attributes = trial.user_attrs
     plan = None if attributes.get("proposal") is None else revive(Plan, attributes["proposal"])
     if plan is not None and not 0 <= plan.draw <= trial.number:
         yield f"draw {plan.draw} cannot be"
+    if plan is not None and plan.setting not in space:
+        yield "its setting lies outside the space"
     if "outcome" in attributes:
         outcome = dict(attributes["outcome"])
         revive(bool, outcome.pop("interrupted"))
@@ -104,6 +104,7 @@ def _faults(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], o
         yield "it has ended, but nothing says how"
     if plan is None and trial.state in (TrialState.WAITING, TrialState.COMPLETE, TrialState.PRUNED):
         yield "nothing says what it tries"
+    distributions = {name: distribution(dimension) for name, dimension in space.search.items()}
     if any(distributions.get(name) != kept for name, kept in trial.distributions.items()):
         yield "it searched another space"
     values = revive(list[float] | None, trial.values)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from raybd.files import append_whole, write_whole
-from raybd.registry import as_json, parse_json, revive
+from raybd.registry import as_json, parse_json, revive, within
 from raybd.tracking.records import Record
 
 _FOLDER = re.compile(r"mlmodels/[\w-][\w.-]*")
@@ -122,8 +122,8 @@ class Outbox:
         folder = [] if record.folder is None else [self._run_dir / record.folder]
         if folder and not _FOLDER.fullmatch(str(record.folder)):
             return False
-        home, paths = self._run_dir.resolve(), [*folder, *map(Path, record.files.values())]
+        paths = [*folder, *map(Path, record.files.values())]
         names = [PurePosixPath(name) for name in (*record.texts, *record.files)]
-        return all(path.resolve().is_relative_to(home) for path in paths) and not any(
+        return all(within(path, self._run_dir) for path in paths) and not any(
             name.is_absolute() or ".." in name.parts for name in names
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, within
 from raybd.tracking.client import is_missing, resolve_uri, speaking
 
 _SOURCE_TAG = "raybd.model_uri"
@@ -170,7 +170,7 @@ def fetch(model_uri: str, *, tracking_uri: str | None, folder: Path, base: Path 
                 artifact_uri=f"{location}/{_WEIGHTS}", dst_path=str(folder), tracking_uri=tracking_uri
             )
         )
-        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+        if not file.is_file() or not within(file, folder):
             raise BadInput(f"suspect.weights: what {model_uri} holds did not arrive in {folder} as a file")
         return file
 

@@ -225,7 +225,7 @@ def _yaml() -> Iterator[tuple[str, Callable[[Path], bytes]]]:
     yield from ((name, lambda _, text=text: text.encode()) for name, text in texts.items())
 
 
-def _json() -> Iterator[tuple[str, bytes]]:
+def hostile_json() -> Iterator[tuple[str, bytes]]:
     yield "deep", b"[" * 200_000
     yield "deep enough", b'{"a":' * 100 + b"1" + b"}" * 100
     yield "not a number", b'{"seconds": NaN}'
@@ -248,7 +248,7 @@ def cases() -> list[Case]:
     for name, make in _yaml():
         found.append(Case(loader="study", file="study.yaml", name=name, make=make))
         found.append(Case(loader="space", file="space.yaml", name=name, make=make))
-    for name, content in _json():
+    for name, content in hostile_json():
         files = [("suspect", "card.json"), ("suspect", "splits.json"), ("outbox", "tracking.json")]
         for loader, file in (*files, *(("card", card) for card in CARDS)):
             found.append(Case(loader=loader, file=file, name=f"{file} {name}", make=lambda _, content=content: content))

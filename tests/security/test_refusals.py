@@ -228,6 +228,7 @@ def run_dir(tmp_path: Path) -> Path:
         {"kind": "child", "files": {"x": "/etc/passwd"}},
         {"kind": "child", "texts": {"../../x": "owned"}},
         {"kind": "child", "files": {"/x": "card.json"}},
+        {"kind": "child", "files": {"x": "card\0.json"}},
     ],
 )
 def test_a_record_that_reaches_out_of_the_run_folder_is_never_sent(run_dir: Path, changes: dict[str, Any]) -> None:
