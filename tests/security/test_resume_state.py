@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from raybd.defenses import FineTuning
 from raybd.gate import Gate
@@ -11,6 +12,7 @@ from raybd.registry import BadInput, read_json, write_json
 from raybd.search.records import Job
 from raybd.stages import jobs, searching
 from raybd.stages.warm_start import warm_settings
+from raybd.weights import save_weights
 from tests.search.fakes import SPACE, measured, open_decider
 from tests.security import valid
 from tests.security.corpus import hostile_json
@@ -47,7 +49,7 @@ def test_a_journal_whose_setting_is_of_another_space_is_refused_before_a_line_is
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     """A job whose outcome lies beside its weights."""
-    (tmp_path / "weights.safetensors").touch()
+    save_weights({"w": torch.ones(2)}, tmp_path / "weights.safetensors")
     job = Job(defense=FineTuning(), seed=1, weights=tmp_path / "weights.safetensors")
     jobs._keep(job, measured(0.01, 0.97))
     assert jobs._kept(job) == measured(0.01, 0.97)
