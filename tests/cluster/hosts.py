@@ -52,7 +52,8 @@ class Hosts:
 
     def start_head(self) -> None:
         """Start Ray's head without room for a trial."""
-        self._start("head", "", f"--head --port={PORT} --node-ip-address={HEAD} --num-cpus=0 --temp-dir={self._ray}")
+        place = f"--port={PORT} --node-ip-address={HEAD} --temp-dir={self._ray}"
+        self._start("head", "", f"--head --include-dashboard=false --num-cpus=0 {place}")
         self._wait_for_port()
 
     def start_worker(self, cpus: int = 2) -> None:
@@ -62,9 +63,7 @@ class Hosts:
 
     def _start(self, where: str, before: str, options: str) -> None:
         ray = Path(sys.executable).with_name("ray")
-        command = f"{before}exec {ray} start --block --disable-usage-stats --include-dashboard=false {options}"
-        if where == "worker":
-            command = command.replace("--include-dashboard=false ", "")
+        command = f"{before}exec {ray} start --block --disable-usage-stats {options}"
         with self._log.open("a") as log:
             subprocess.Popen(
                 ["ip", "netns", "exec", self._names[where], "unshare", "--mount", "sh", "-c", command],

@@ -75,7 +75,8 @@ def test_a_whole_study_runs_on_a_machine_that_does_not_see_the_run_folder(both: 
     code, said = ended(both.raybd("run", str(study)))
     assert code == 0, said
     check(both.runs)
-    outcomes = (both.runs / "tiny").rglob("outcome.json")
+    outcomes = list((both.runs / "tiny").rglob("outcome.json"))
+    assert outcomes
     assert all(path.with_name("weights.safetensors").is_file() for path in outcomes)
 
 
