@@ -25,7 +25,6 @@ __all__ = [
     "test_looks",
 ]
 A = TypeVar("A")
-_CANDIDATE = ("defense", "setting", "seeds", "shipped_seed", "why", "training_seconds", "images", "weights_digest")
 
 
 class NothingFeasible(Exception):

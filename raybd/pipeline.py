@@ -123,7 +123,6 @@ def search(
             on_progress=on_progress,
             on_start=execution.both(log.begin, on_start),
             warm_start=warm_start,
-            storage=searching.optuna_storage(settings),
         )
         log.front(study, folder.stage("search"))
     return study

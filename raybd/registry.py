@@ -237,7 +237,7 @@ def revive(cls: Any, data: Any) -> Any:
 @functools.cache
 def _fields(cls: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The hints of a dataclass's fields, and which of them must be given."""
-    hints, fields = typing.get_type_hints(cls), [f for f in dataclasses.fields(cls) if f.init]
+    hints, fields = _hints(cls), [f for f in dataclasses.fields(cls) if f.init]
     return {f.name: hints[f.name] for f in fields}, tuple(f.name for f in fields if _required(f))
 
 
@@ -328,11 +328,20 @@ def read_card(path: Path, *keys: str, **types: Any) -> dict[str, Any]:
     if missing or not isinstance(held, dict):
         raise BadInput(f"{path}: damaged or of another version; it lacks {', '.join(missing) or 'everything'}")
     for key, kind in types.items():
-        try:
-            revive(kind, held[key])
-        except BadInput as error:
-            raise BadInput(f"{path}: {key} is damaged: {error}") from error
+        check_type(kind, held[key], f"{path}: {key}")
     return held
+
+
+def check_type(kind: Any, data: Any, what: str) -> None:
+    """Refuse `data` of another type than `kind`.
+
+    Raises:
+        BadInput: if `revive` could not read it; the message begins with `what`.
+    """
+    try:
+        revive(kind, data)
+    except BadInput as error:
+        raise BadInput(f"{what} is damaged: {error}") from error
 
 
 def parse_json(text: bytes) -> Any:

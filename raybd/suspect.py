@@ -13,7 +13,7 @@ from raybd.evaluation.assess import TestView
 from raybd.evaluation.twin import TwinCheck
 from raybd.factories import factory_file
 from raybd.models import Architecture, Classifier
-from raybd.registry import BadInput, as_json, describe, digest_of, nearest, read_card, revive, write_json
+from raybd.registry import BadInput, as_json, check_type, describe, digest_of, nearest, read_card, write_json
 from raybd.scenarios import Victim
 from raybd.training import Compute
 from raybd.triggers import Learned, Trigger, learnt
@@ -291,10 +291,7 @@ def _check_facts(facts: Mapping[str, Any], folder: Path) -> None:
     for key, value in facts.items():
         if key not in _FACTS:
             raise BadInput(f"{folder / CARD}: facts: unknown '{key:.80}'{nearest(key, _FACTS)}")
-        try:
-            revive(_FACTS[key], value)
-        except BadInput as error:
-            raise BadInput(f"{folder / CARD}: facts.{key} is damaged: {error}") from error
+        check_type(_FACTS[key], value, f"{folder / CARD}: facts.{key}")
 
 
 def _images(path: Path, facts: Mapping[str, Any]) -> ImageSet | None:

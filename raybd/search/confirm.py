@@ -24,22 +24,30 @@ MapJobs = Callable[[Sequence[Job]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confirmed:
-    """One setting retrained with fresh seeds; every tuple holds one entry per seed, measured on selection.
+class ConfirmedCard:
+    """One setting retrained with fresh seeds, as a card holds it; every tuple holds one entry per seed.
 
-    A score is the larger of bound / limit over ASR and accuracy drop: at most 1 meets the gate.
+    All is measured on selection. A score is the larger of bound / limit over ASR and accuracy drop: at most 1 meets the
+    gate; None stands for a seed that collapsed.
     """
 
     number: int
     setting: dict[str, Any]
     seeds: tuple[int, ...]
-    scores: tuple[float, ...]
+    scores: tuple[float | None, ...]
     clean_accuracy: tuple[Rate, ...]
     attack_success_rate: tuple[Rate, ...]
     robust_accuracy: tuple[Rate, ...]
     accuracy_drop: tuple[Difference, ...]
     training_seconds: tuple[float, ...]
     images: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed(ConfirmedCard):
+    """The same with its weights, one file per seed; the score of a seed that collapsed is infinite."""
+
+    scores: tuple[float, ...]
     weights: tuple[Path, ...]
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from raybd.addresses import without_password
 from raybd.registry import BadInput
 
 KEY = "cluster.optuna"
@@ -42,15 +43,11 @@ def database_url(storage: str) -> URL:
     Raises:
         BadInput: if it is no address of PostgreSQL, or holds a password; it is then not repeated.
     """
+    without_password(storage, where=KEY, instead="PGPASSWORD")
     try:
         url = make_url(storage)
     except ArgumentError as error:
         raise BadInput(f"{KEY}: expected postgresql://USER@HOST:PORT/DATABASE, got what is no address") from error
-    if url.password or "password" in url.query:
-        raise BadInput(
-            f"{KEY}: expected an address without its password, which would be copied into the run; "
-            "use the environment's PGPASSWORD"
-        )
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise BadInput(f"{KEY}: expected postgresql://USER@HOST:PORT/DATABASE, got {url.drivername}://")
     return url.set(drivername="postgresql+psycopg")

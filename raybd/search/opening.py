@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from raybd.registry import BadInput, digest_of, read_card, revive, write_json
+from raybd.registry import BadInput, check_type, digest_of, read_card, write_json
 from raybd.search.database import KEY, Hold, database_url, place
 from raybd.search.journal import HeldJournal
 from raybd.search.patient import PatientStorage
@@ -213,8 +213,5 @@ def _kept_attributes(path: Path, name: str) -> dict[str, Any] | None:
         raise BadInput(f"{path}: holds {held}, not '{name}'")
     for key, kind in _ATTRIBUTES.items():
         if kept is not None and key in kept:
-            try:
-                revive(kind, kept[key])
-            except BadInput as error:
-                raise BadInput(f"{path}: its {key} is damaged: {error}") from error
+            check_type(kind, kept[key], f"{path}: its {key}")
     return kept

@@ -1,32 +1,14 @@
 """The cards of the stages, each read as what that stage writes: whoever shows them walks through every key."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raybd.artifacts import CARD, Assessment, Study
-from raybd.evaluation.metrics import Difference, Rate
 from raybd.registry import BadInput, as_json, read_card, revive
+from raybd.search.confirm import ConfirmedCard
 from raybd.search.records import TrialRecord
 from raybd.search.space import Space
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfirmedCard:
-    """One confirmed setting as the candidate's card holds it; a seed that collapsed has no score."""
-
-    number: int
-    setting: dict[str, Any]
-    seeds: tuple[int, ...]
-    scores: tuple[float | None, ...]
-    clean_accuracy: tuple[Rate, ...]
-    attack_success_rate: tuple[Rate, ...]
-    robust_accuracy: tuple[Rate, ...]
-    accuracy_drop: tuple[Difference, ...]
-    training_seconds: tuple[float, ...]
-    images: tuple[int, ...]
-
 
 _SELECTION: Mapping[str, Any] = {
     "number": int,

@@ -64,10 +64,7 @@ def _kept(job: Job) -> Outcome | None:
     card = read_card(_file(job), *_identity(job), outcome=Outcome, weights_digest=str)
     if {key: card[key] for key in _identity(job)} != _identity(job):
         return None
-    try:
-        kept: Outcome = revive(Outcome, card["outcome"])
-    except BadInput as error:
-        raise BadInput(f"{_file(job)}: {error}") from error
+    kept: Outcome = revive(Outcome, card["outcome"])
     if card["weights_digest"] != _digest(job):
         raise BadInput(f"{job.weights}: its digest is not that of {OUTCOME} beside it; the file was changed")
     return kept

@@ -89,11 +89,6 @@ def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int |
         raise BadInput(f"--trials: this search's budget is {budget} already, got {trials}")
 
 
-def optuna_storage(settings: StudySettings) -> str | None:
-    """Return the address of the PostgreSQL that keeps the study; None if the run folder's journal does."""
-    return settings.cluster.optuna
-
-
 def search(
     settings: StudySettings,
     suspect: Suspect,
@@ -106,7 +101,6 @@ def search(
     on_progress: OnProgress | None,
     on_start: OnStart | None,
     warm_start: Sequence[Path] = (),
-    storage: str | None = None,
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
 
@@ -121,7 +115,6 @@ def search(
         on_progress: called with a trial's number and its latest stretch of training.
         on_start: called with the budget and the trials that ended before.
         warm_start: run folders of earlier searches whose best settings come first.
-        storage: address of the PostgreSQL that keeps the study; without one a journal in the folder does.
     """
     space = settings.load_space()
     clock = _Clock(folder / CLOCK)
@@ -139,7 +132,7 @@ def search(
         seed=settings.search.seed,
         extend=extend,
         warm=warm_settings(warm_start, space, settings.gate),
-        storage=storage,
+        storage=settings.cluster.optuna,
         known=[record["number"] for record in load_study(folder).records] if (folder / CARD).is_file() else (),
     )
     try:
@@ -151,19 +144,31 @@ def search(
         _complete(decider.records(), folder / "trials", space, executor)
     finally:
         decider.close()
-        records = decider.records()
-        study = Study(
-            records=tuple(as_json(record) for record in records),
-            front=front_of(records),
-            space=as_json(space.describe()),
-            sampler=settings.search.sampler,
-            seed=settings.search.seed,
-            trials=decider.trials,
-            suspect_digest=suspect.digest,
-            seconds=clock.seconds,
-            workers=executor.workers,
-            reference=executor.reference,
-            warm_start=tuple(dict(setting) for setting in decider.warm),
-            successors={s.name: s.draw for s in succession(settings.search.sampler, _draws(records))},
-        ).save(folder)
+        study = _study(settings, suspect, space, decider, executor, clock.seconds).save(folder)
     return study
+
+
+def _study(
+    settings: StudySettings,
+    suspect: Suspect,
+    space: Space,
+    decider: OptunaDecider,
+    executor: Executor,
+    seconds: float,
+) -> Study:
+    """What a search came to so far, after `seconds` over all its sessions."""
+    records, sampler = decider.records(), settings.search.sampler
+    return Study(
+        records=tuple(as_json(record) for record in records),
+        front=front_of(records),
+        space=as_json(space.describe()),
+        sampler=sampler,
+        seed=settings.search.seed,
+        trials=decider.trials,
+        suspect_digest=suspect.digest,
+        seconds=seconds,
+        workers=executor.workers,
+        reference=executor.reference,
+        warm_start=tuple(dict(setting) for setting in decider.warm),
+        successors={s.name: s.draw for s in succession(sampler, _draws(records))},
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raybd.registry import BadInput, read_card, revive, write_json
+from raybd.registry import BadInput, check_type, read_card, write_json
 from raybd.tracking.client import explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery
 from raybd.tracking.outbox import Delivered, Outbox
@@ -230,10 +230,7 @@ def read_state(run_dir: Path) -> dict[str, Any]:
 
 def _state(path: Path) -> dict[str, Any]:
     state = {"latest": 0, **read_card(path, run_key=str, parent_run_id=str | None, study=str, uri=str | None)}
-    try:
-        revive(int, state["latest"])
-    except BadInput as error:
-        raise BadInput(f"{path}: latest is damaged: {error}") from error
+    check_type(int, state["latest"], f"{path}: latest")
     if not re.fullmatch(r"[\w-]+", state["run_key"]):  # it goes into MLflow's queries
         raise BadInput(f"{path}: run_key is damaged: {state['run_key']!r:.80}")
     return state

@@ -191,7 +191,7 @@ class Workers:
         Args:
             view: what the search may see.
             decider: says what to try and learns how it went.
-            trials: folder for the weights of the trials on the front; shared by all machines.
+            trials: folder for the weights of the trials on the front, on this machine.
             on_trial: called with the record of each ended trial.
             on_progress: called with a trial's number and latest stretch of training, every few seconds.
             objectives: the figures to compute for each trial.

@@ -61,11 +61,14 @@ class Desk:
     def __init__(self, courier: Courier | None) -> None:
         away = courier is not None and courier.node != ray.get_runtime_context().get_node_id()
         self._courier = courier if away else None
-        self._scratch = Path(tempfile.mkdtemp(prefix="raybd-")) if away else None
+        self._scratch: Path | None = None
 
     def draft(self, target: Path) -> Path:
-        """Return where to write what is meant for `target`."""
-        return target if self._scratch is None else self._scratch / target.name
+        """Return where to write what is meant for `target`; of one that is not sent the next takes the place."""
+        if self._courier is None:
+            return target
+        self._scratch = self._scratch or Path(tempfile.mkdtemp(prefix="raybd-"))
+        return self._scratch / target.name
 
     def send(self, target: Path) -> None:
         """Bring to `target` what was drafted for it, if anything was."""
@@ -74,9 +77,10 @@ class Desk:
         draft = self.draft(target)
         if draft.is_file():
             ray.get(self._courier.keeper.keep.remote(str(target), draft.read_bytes()))
-            draft.unlink()
+        self.close()
 
     def close(self) -> None:
-        """Remove what was not sent."""
+        """Leave nothing behind on a machine that is not the driver's."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None

@@ -2,25 +2,30 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import ray
 from ray.autoscaler.sdk import request_resources
-
-from raybd.search.tuner.placement import fits
 
 MACHINE_SECONDS = 600.0
 """So long a search that was promised workers by an autoscaled cluster waits for the first machine."""
 
 
-def machines() -> list[dict[str, float]]:
-    """Return what each machine of the cluster has that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+def machines() -> dict[str, dict[str, float]]:
+    """Return what each machine of the cluster has that is alive, by its name in Ray."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+
+
+def fits(has: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """Return how many trials a machine with these resources holds at once."""
+    by_cpu = int(has.get("CPU", 0) // cpus)
+    return min(by_cpu, int(has.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
 
 
 def room(cpus: int, gpus: float) -> int:
     """Return how many trials fit on the cluster at once, counted by machine because a trial cannot span two."""
-    return sum(fits(has, cpus, gpus) for has in machines())
+    return sum(fits(has, cpus, gpus) for has in machines().values())
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raybd.search.tuner.machines import fits, machines
 
 Placement = Literal["spread", "pack"]
 
@@ -32,12 +33,5 @@ def actor_options(cpus: int, gpus: float, placement: Placement) -> Mapping[str, 
 
 def _largest(cpus: int, gpus: float) -> str:
     """The machine that holds the most trials; the first by name among equals, so that all of them prefer the same."""
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    room = {node["NodeID"]: fits(node["Resources"], cpus, gpus) for node in alive}
+    room = {name: fits(has, cpus, gpus) for name, has in machines().items()}
     return str(min(room, key=lambda name: (-room[name], name)))
-
-
-def fits(has: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """Return how many trials a machine with these resources holds at once."""
-    by_cpu = int(has.get("CPU", 0) // cpus)
-    return min(by_cpu, int(has.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
