@@ -31,8 +31,6 @@ OTHERS = {
     "tar",
 }
 """What the runbook may use besides the three whose command lines are at hand."""
-COMING = {"submit", "status", "stop"}
-"""Verbs of raybd that the cluster section brings; where the command line has them, it is asked."""
 
 
 @cache
@@ -70,8 +68,7 @@ def _wrong_call(words: list[str]) -> Iterator[str]:
     while isinstance(command, click.Group) or hasattr(command, "commands"):
         verb = rest[0] if rest else ""
         if verb not in command.commands:
-            if words[0] != "raybd" or verb not in COMING:
-                yield f"{' '.join(words)}: {command.name} has no command '{verb}'"
+            yield f"{' '.join(words)}: {command.name} has no command '{verb}'"
             return
         command, rest = command.commands[verb], rest[1:]
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
@@ -94,7 +91,7 @@ def manifests(deploy: Deploy) -> list[str]:
     found += [shlex.split(call.rstrip("&")) for call in re.findall(r"\bray (?:start|health-check).*", sbatch)]
     found = [words for words in found if words[0] in ("ray", "mlflow", "raybd")]
     problems = [problem for words in found for problem in _wrong_call([w for w in words if not w.startswith("${")])]
-    if not deploy.job["spec"]["entrypoint"].startswith("raybd-job "):
+    if not deploy.job["spec"]["entrypoint"].startswith("exec raybd-job "):
         problems.append("rayjob.yaml: the entrypoint is not raybd-job, which ends exits 3 and 4 as finished")
     return [*problems, *_machine_wide(deploy)]
 

@@ -1,4 +1,4 @@
-"""The scripts of deploy/ are run, with programs of their own making on PATH in place of raybd, Ray and Slurm."""
+"""The scripts of deploy/ are run, with stand-ins for raybd (on PYTHONPATH), Ray, Slurm and pip (on PATH)."""
 
 import os
 import re
@@ -8,22 +8,48 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.deploy.manifests import ROOT
+from raybd.cluster.jobs import STOP_SECONDS
+from tests.deploy.manifests import ROOT, Deploy
 
-ENTRYPOINT = ROOT / "deploy" / "entrypoint.sh"
+DEPLOY = Deploy(folder=ROOT / "deploy")
+ENTRYPOINT = ROOT / "deploy" / "entrypoint.py"
 HEALTH = ROOT / "deploy" / "healthcheck.sh"
 SBATCH = ROOT / "deploy" / "slurm" / "raybd.sbatch"
-SLOW_RAYBD = 'trap "exit 130" TERM\ntouch "$LOG.started"\nfor _ in $(seq 300); do sleep 0.1; done'
+SLOW_RAYBD = """
+import signal, time
+asked = []
+def end(number, frame):
+    asked.append(number)
+    if len(asked) > 1:
+        sys.exit(1)  # at once, as raybd does
+signal.signal(signal.SIGTERM, end)
+open(os.environ["LOG"] + ".started", "w").close()
+deadline = time.monotonic() + 30
+while not asked and time.monotonic() < deadline:
+    time.sleep(0.02)
+time.sleep(0.5)  # what was finished is kept
+sys.exit(130)
+"""
 
 
 class Machine:
-    """A PATH of small programs that write down how they were called."""
+    """A PATH of small programs, and a raybd, that write down how they were called."""
 
     def __init__(self, folder: Path) -> None:
-        self.bin, self.log = folder / "bin", folder / "log"
+        self.bin, self.lib, self.log = folder / "bin", folder / "lib", folder / "log"
         self.bin.mkdir()
+        (self.lib / "raybd").mkdir(parents=True)
+        (self.lib / "raybd" / "__init__.py").touch()
         self.log.touch()
+        (self.bin / "raybd-job").symlink_to(ENTRYPOINT)
+
+    def raybd(self, body: str) -> None:
+        """A raybd whose command line does what `body`, in Python, says."""
+        log = "open(os.environ['LOG'], 'a').write(' '.join([prog_name, *args]) + '\\n')"
+        lines = ["import os, sys", "def app(args, prog_name):", f"    {log}", f"    exec({body!r}, globals())"]
+        (self.lib / "raybd" / "cli.py").write_text("\n".join(lines), encoding="utf-8")
 
     def program(self, name: str, body: str = "exit 0") -> None:
         path = self.bin / name
@@ -32,7 +58,7 @@ class Machine:
 
     def start(self, *command: str | Path, **environment: str) -> subprocess.Popen[str]:
         path = f"{self.bin}:{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "LOG": str(self.log), **environment}
+        env = {**os.environ, "PATH": path, "PYTHONPATH": str(self.lib), "LOG": str(self.log), **environment}
         return subprocess.Popen(list(map(str, command)), env=env, stderr=subprocess.PIPE, text=True)
 
     def run(self, *command: str | Path, **environment: str) -> tuple[int, str]:
@@ -70,7 +96,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_the_entrypoint_ends_results_as_finished_and_all_else_as_raybd_did(
     machine: Machine, code: int, ends: int, said: str
 ) -> None:
-    machine.program("raybd", f"exit {code}")
+    machine.raybd(f"sys.exit({code})")
     status, err = machine.run(ENTRYPOINT, "a study.yaml", "--runs", "/runs")
     assert status == ends
     assert f"exit {code}: " in err
@@ -78,14 +104,30 @@ def test_the_entrypoint_ends_results_as_finished_and_all_else_as_raybd_did(
     assert machine.calls() == ["raybd run a study.yaml --runs /runs"]
 
 
-def test_the_entrypoint_hands_a_request_to_end_on_to_raybd_and_waits_for_it(machine: Machine) -> None:
-    machine.program("raybd", SLOW_RAYBD)
-    process = machine.start(ENTRYPOINT, "study.yaml")
+def below(pid: int) -> list[int]:
+    """The processes below one, as psutil's `children(recursive=True)` finds them for Ray."""
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+    return [*children, *(other for child in children for other in below(child))]
+
+
+@pytest.mark.parametrize("by", ["Ray", "others"])
+def test_a_request_to_end_reaches_raybd_once_whoever_sends_it(machine: Machine, by: str) -> None:
+    """Ray's job server runs the entrypoint in a shell, and signals that and everything below it; others signal one."""
+    machine.raybd(SLOW_RAYBD)
+    command = ["sh", "-c", DEPLOY.job["spec"]["entrypoint"]] if by == "Ray" else ["raybd-job", "study.yaml"]
+    process = machine.start(*command)
     machine.wait_for("started")
-    process.send_signal(signal.SIGTERM)
+    for pid in [process.pid, *(below(process.pid) if by == "Ray" else [])]:
+        os.kill(pid, signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "exit 130" in err
+
+
+def test_a_stopped_job_has_a_minute_to_end_in_order() -> None:
+    """Ray's supervisor has the job's own runtime environment, and reads from it how long it waits before it kills."""
+    environment = yaml.safe_load(DEPLOY.job["spec"]["runtimeEnvYAML"])
+    assert environment == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}
 
 
 def processes(folder: Path, *names: str) -> Path:
@@ -142,7 +184,7 @@ def alive(machine: Machine) -> list[int]:
 def test_a_slurm_job_starts_head_then_workers_then_raybd_and_ends_its_own_nodes(
     slurm: Machine, code: int, ends: int
 ) -> None:
-    slurm.program("raybd", f"exit {code}")
+    slurm.raybd(f"sys.exit({code})")
     status, err = slurm.run("bash", SBATCH, "study.yaml", **SLURM)
     assert status == ends, err
     calls = slurm.calls()
@@ -161,7 +203,7 @@ def test_a_slurm_job_starts_head_then_workers_then_raybd_and_ends_its_own_nodes(
 
 
 def test_a_slurm_job_whose_time_is_up_ends_raybd_and_queues_itself_again(slurm: Machine) -> None:
-    slurm.program("raybd", SLOW_RAYBD)
+    slurm.raybd(SLOW_RAYBD)
     process = slurm.start("bash", SBATCH, "study.yaml", **SLURM)
     slurm.wait_for("started")
     process.send_signal(signal.SIGTERM)
@@ -171,8 +213,36 @@ def test_a_slurm_job_whose_time_is_up_ends_raybd_and_queues_itself_again(slurm: 
     assert alive(slurm) == []
 
 
-def test_a_slurm_job_without_a_shared_folder_is_refused_before_anything_starts(slurm: Machine) -> None:
+def test_a_slurm_job_leaves_the_place_of_its_run_folder_to_the_study_unless_told(slurm: Machine) -> None:
+    slurm.raybd("sys.exit(0)")
     status, err = slurm.run("bash", SBATCH, "study.yaml", **{**SLURM, "RAYBD_RUNS": ""})
+    assert status == 0, err
+    assert "raybd run study.yaml" in slurm.calls()
+
+
+def install(machine: Machine, **arguments: str) -> tuple[int, str]:
+    """Run the Dockerfile's choice of torch with these build arguments, and a pip and a Python that only take notes."""
+    (choice,) = re.findall(r"^RUN (case .*?esac)$", DEPLOY.text("Dockerfile"), flags=re.MULTILINE | re.DOTALL)
+    machine.program("pip")
+    return machine.run("sh", "-c", choice, **{"TORCH_INDEX": "", **arguments})
+
+
+def test_the_image_with_cuda_needs_no_argument_and_the_one_without_says_what_it_needs(machine: Machine) -> None:
+    assert install(machine, VARIANT="cuda") == (0, "")
+    assert machine.calls() == []
+    status, err = install(machine, VARIANT="cpu")
     assert status != 0
-    assert "RAYBD_RUNS" in err
-    assert slurm.calls() == []
+    assert "TORCH_INDEX" in err
+    assert machine.calls() == []
+    status, err = install(machine, VARIANT="rocm")
+    assert status != 0
+    assert "rocm" in err
+
+
+def test_the_image_without_cuda_takes_the_pinned_torch_from_the_index_that_it_is_told(machine: Machine) -> None:
+    assert install(machine, VARIANT="cpu", TORCH_INDEX="https://wheels.example/cpu")[0] == 0
+    (call,) = machine.calls()
+    assert call.startswith("pip install")
+    assert "--index-url https://wheels.example/cpu" in call
+    assert "--constraint constraints.txt" in call
+    assert call.endswith("torch torchvision")
