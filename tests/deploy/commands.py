@@ -20,6 +20,7 @@ OTHERS = {
     "cp",
     "docker",
     "export",
+    "find",
     "helm",
     "kubectl",
     "pg_dump",
@@ -40,7 +41,19 @@ def _raybd_cli() -> Any:
 
 def runbook(deploy: Deploy) -> list[str]:
     services = deploy.compose["services"]
-    return [problem for line in deploy.commands() for problem in _wrong(shlex.split(line), services)]
+    rooms = {c["name"] for pod in deploy.tools if pod["kind"] == "Pod" for c in pod["spec"]["containers"]}
+    lines = [shlex.split(line) for line in deploy.commands()]
+    return [problem for words in lines for problem in (*_wrong(words, services), *_in_pod(words, rooms, services))]
+
+
+def _in_pod(words: list[str], rooms: set[str], services: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with what runs in the pod of tools.yaml: its container, or the command there."""
+    if words[0] == "kubectl" and "--container" in words:
+        name = words[words.index("--container") + 1]
+        if name not in rooms:
+            yield f"README.md: no container {name} in tools.yaml"
+        if "--" in words:
+            yield from _wrong(words[words.index("--") + 1 :], services)
 
 
 def _wrong(words: list[str], services: dict[str, Any]) -> Iterator[str]:
@@ -78,6 +91,14 @@ def _wrong_call(words: list[str]) -> Iterator[str]:
         for word in rest
         if word.startswith("--") and word.partition("=")[0] not in options
     )
+
+
+def backup(deploy: Deploy) -> list[str]:
+    """Cards are copied before the database that holds their trials, artifacts after the one that names them."""
+    text = deploy.text("README.md").partition("## Backup and restore")[2]
+    order = ["s3://raybd/runs backup/runs", '5432/raybd"', '5432/mlflow"', "s3://raybd/mlflow backup/mlflow"]
+    places = [text.find(step) for step in order]
+    return [] if -1 not in places and places == sorted(places) else [f"README.md: a backup in the order {places}"]
 
 
 def manifests(deploy: Deploy) -> list[str]:

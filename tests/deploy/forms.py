@@ -28,6 +28,7 @@ def shipped_schema(name: str) -> dict[str, Any]:
 def kubernetes(deploy: Deploy) -> list[str]:
     """Kubernetes' own kinds, and every pod template as a pod, strictly: an unknown field is an error."""
     kinds = [(f"kuberay/base.yaml {each['kind']}", each) for each in deploy.base]
+    kinds += [(f"kuberay/tools.yaml {each['kind']}", each) for each in deploy.tools]
     problems = []
     for where, document in [*kinds, *deploy.pods()]:
         try:

@@ -36,6 +36,11 @@ class Deploy:
         return list(yaml.safe_load_all(self.text("kuberay/base.yaml")))
 
     @cached_property
+    def tools(self) -> list[dict[str, Any]]:
+        """The pod for what is done by hand, and its network."""
+        return list(yaml.safe_load_all(self.text("kuberay/tools.yaml")))
+
+    @cached_property
     def job(self) -> dict[str, Any]:
         return self.yaml("kuberay/rayjob.yaml")
 
@@ -66,6 +71,7 @@ class Deploy:
             yield f"{name} head", _pod(spec["headGroupSpec"]["template"])
             for group in spec["workerGroupSpecs"]:
                 yield f"{name} {group['groupName']}", _pod(group["template"])
+        yield from (("kuberay/tools.yaml", _pod(each)) for each in self.tools if each["kind"] == "Pod")
         yield "mlflow/values.yaml", self._mlflow_pod()
 
     def _mlflow_pod(self) -> dict[str, Any]:

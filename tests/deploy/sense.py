@@ -29,7 +29,12 @@ def versions(deploy: Deploy) -> list[str]:
         if spec["rayVersion"] != pinned("ray")
     ]
     told = [] if said == (pinned("ray"), pinned("mlflow")) else [f"README.md: says Ray and MLflow {said}"]
-    return [*wrong, *loose, *differ, *told, *_python(deploy)]
+    asks = [  # what the manifests name has to come of a build without arguments
+        f"{where}: {image} is not what a plain build makes"
+        for where, image in ours
+        if image.endswith("-cpu") and where not in ("README.md", "Dockerfile")
+    ]
+    return [*wrong, *loose, *differ, *told, *asks, *_python(deploy)]
 
 
 def _python(deploy: Deploy) -> list[str]:
@@ -86,8 +91,8 @@ def references(deploy: Deploy) -> list[str]:
                 and "subPath" in m
                 and m["subPath"] not in made.get(("ConfigMap", volumes[m["name"]]["configMap"]["name"]), ())
             ]
-            unused = volumes.keys() - {m["name"] for m in mounts}
-            problems += [f"{where}: volume {name} is mounted nowhere" for name in unused]
+        used = {mount["name"] for container in spec["containers"] for mount in container.get("volumeMounts", [])}
+        problems += [f"{where}: volume {name} is mounted nowhere" for name in volumes.keys() - used]
         for volume in volumes.values():
             if "configMap" in volume and ("ConfigMap", volume["configMap"]["name"]) not in made:
                 problems.append(f"{where}: no ConfigMap {volume['configMap']['name']}")
@@ -220,13 +225,20 @@ def security(deploy: Deploy) -> list[str]:
         shm = [v for pod in pods for v in pod["spec"]["volumes"] if v.get("emptyDir", {}).get("medium") == "Memory"]
         if len(shm) != len(pods):
             problems.append(f"{where}: a pod has no /dev/shm of its own")
-        if any(group["template"]["spec"]["containers"][0].get("env") for group in spec["workerGroupSpecs"]):
-            problems.append(f"{where}: a worker, where the suspect runs, holds credentials")
+        if any(map(_credentials, spec["workerGroupSpecs"])):
+            problems.append(f"{where}: a worker is given credentials")
     return [*problems, *_network(deploy)]
 
 
+def _credentials(group: dict[str, Any]) -> bool:
+    """Whether a worker's pod is given variables or Secrets beyond the token that KubeRay gives every pod of Ray's."""
+    pod = group["template"]["spec"]
+    given = [c for c in (*pod["containers"], *pod.get("initContainers", [])) if c.get("env") or c.get("envFrom")]
+    return bool(given) or any(volume.keys() & {"secret", "projected", "csi"} for volume in pod["volumes"])
+
+
 def _network(deploy: Deploy) -> list[str]:
-    policies = [each["spec"] for each in deploy.base if each["kind"] == "NetworkPolicy"]
+    policies = [each["spec"] for each in (*deploy.base, *deploy.tools) if each["kind"] == "NetworkPolicy"]
     problems = []
     for where, pod in deploy.pods():
         labels = pod["metadata"].get("labels", {})

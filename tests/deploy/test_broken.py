@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy import commands, forms, sense
+from tests.deploy import commands, forms, machines, sense
 from tests.deploy.manifests import ROOT, Deploy
 
 Check = Callable[[Deploy], list[str]]
 JOB, CLUSTER, BASE = "kuberay/rayjob.yaml", "kuberay/raycluster.yaml", "kuberay/base.yaml"
 VALUES, COMPOSE, ENV = "mlflow/values.yaml", "compose/compose.yaml", "compose/.env.example"
+TOOLS, LOCAL = "kuberay/tools.yaml", "ray-up/local.yaml"
 AWS, SBATCH, RUNBOOK = "ray-up/aws.yaml", "slurm/raybd.sbatch", "README.md"
 
 # file, what is replaced, by what, the check that must refuse it, a word of its complaint
@@ -40,11 +41,15 @@ BROKEN: list[tuple[str, str, str, Check, str]] = [
     (VALUES, '"mlflow:5000,', '"*,mlflow:5000,', forms.helm, "allowed_hosts"),
     (AWS, "max_workers: 4\nidle", "max_workers: four\nidle", forms.ray_up, "max_workers"),
     (AWS, "head_node_type: head", "head_node_type: boss", forms.ray_up, "head_node_type"),
-    ("entrypoint.sh", "esac", "", forms.shell, "entrypoint.sh"),
+    (SBATCH, "\nfi\n", "\n", forms.shell, "raybd.sbatch"),
+    (TOOLS, "command: [sleep", "commands: [sleep", forms.kubernetes, "commands"),
+    (JOB, "runtimeEnvYAML", "runtimeEnvYaml", forms.kuberay, "runtimeEnvYaml"),
     # another version
     (JOB, 'rayVersion: "2.60.0"', 'rayVersion: "2.59.0"', sense.versions, "2.59.0"),
     (CLUSTER, "raybd:0.1.0-ray2.60.0-cuda", "raybd:0.1.0-ray2.59.0-cuda", sense.versions, "ray2.59.0"),
-    (VALUES, "0.1.0-ray2.60.0-cpu", "0.0.9-ray2.60.0-cpu", sense.versions, "0.0.9"),
+    (VALUES, "0.1.0-ray2.60.0-cuda", "0.0.9-ray2.60.0-cuda", sense.versions, "0.0.9"),
+    (COMPOSE, "0.1.0-ray2.60.0-cuda", "0.1.0-ray2.60.0-cpu", sense.versions, "plain build"),
+    (TOOLS, "raybd:0.1.0-ray2.60.0-cuda", "raybd:latest", sense.versions, "latest"),
     (COMPOSE, "postgres:17.6-bookworm", "postgres:latest", sense.versions, "latest"),
     (AWS, "raybd:0.1.0-ray2.60.0-cuda", "raybd:latest", sense.versions, "latest"),
     (RUNBOOK, "MLflow 3.17.2", "MLflow 3.16.0", sense.versions, "3.16.0"),
@@ -55,7 +60,7 @@ BROKEN: list[tuple[str, str, str, Check, str]] = [
     ("Dockerfile", "HEALTHCHECK", "LABEL", sense.dockerfile, "HEALTHCHECK"),
     ("Dockerfile", "--constraint constraints.txt hatchling", "hatchling", sense.dockerfile, "not pinned"),
     ("Dockerfile", "COPY raybd raybd", "COPY raybdd raybd", sense.dockerfile, "raybdd"),
-    ("Dockerfile.dockerignore", "!deploy/entrypoint.sh", "", sense.dockerfile, "hides"),
+    ("Dockerfile.dockerignore", "!deploy/entrypoint.py", "", sense.dockerfile, "hides"),
     # something named that is not there
     (RUNBOOK, "secret generic raybd-s3", "secret generic raybd-s4", sense.references, "no Secret raybd-s3"),
     (RUNBOOK, "--from-literal=auth_token", "--from-literal=token", sense.references, "auth_token"),
@@ -76,6 +81,24 @@ BROKEN: list[tuple[str, str, str, Check, str]] = [
     (JOB, 'num-cpus: "0"', 'num-cpus: "4"', sense.slots, "head"),
     (JOB, "minReplicas: 1", "minReplicas: 0", sense.slots, "replicas"),
     (CLUSTER, 'limits: {cpu: "4", memory: 16Gi}', 'limits: {cpu: "4", memory: 24Gi}', sense.slots, "requests"),
+    # too little room, or a room never used
+    (BASE, ", workers: 16}", "}", machines.scale, "is None"),
+    (BASE, "workers: 16", "workers: 4", machines.scale, "room for 16"),
+    (JOB, "maxReplicas: 4", "maxReplicas: 8", machines.scale, "room for 32"),
+    (JOB, "sizeLimit: 4Gi", "sizeLimit: 3Gi", machines.stores, "head"),
+    (CLUSTER, '{object-store-memory: "7516192768"}', "{}", machines.stores, "any size"),
+    (CLUSTER, "7516192768", "10000000000", machines.stores, "10000000000"),
+    (COMPOSE, "shm_size: 4gb", "shm_size: 2gb", machines.stores, "compose.yaml"),
+    (COMPOSE, ", --object-store-memory=3221225472]", "]", machines.stores, "any size"),
+    (LOCAL, "  run_options:\n", "  run_options:\n    - --shm-size=4g\n", machines.ray_up, "--shm-size"),
+    # a file that is not there, or not to be read
+    (LOCAL, "/home/ubuntu/raybd.env", "/etc/raybd/secrets.env", machines.ray_up, "is not ubuntu's"),
+    (AWS, " > /home/ubuntu/raybd.env", " > /home/ubuntu/other.env", machines.ray_up, "head never fetches"),
+    (AWS, "s3://raybd/data /mnt/data", "s3://raybd/data /mnt/other", machines.ray_up, "gpu never fetches /mnt/data"),
+    (AWS, "    initialization_commands:\n", "    worker_setup_commands:\n", machines.ray_up, "gpu fetches"),
+    (AWS, "IamInstanceProfile: {Name: raybd-worker}", "EbsOptimized: true", machines.ray_up, "no role"),
+    ("Dockerfile", "WORKDIR /\n", "WORKDIR /runs\n", machines.runs, "/runs/runs"),
+    (JOB, "study.yaml\n  metadata", "study.yaml --runs /runs\n  metadata", machines.runs, "place"),
     # a host that MLflow refuses, or that is not there
     (VALUES, '"mlflow:5000,', '"mlflow,', sense.hosts, "refuse"),
     (COMPOSE, "--allowed-hosts=mlflow:5000,", "--allowed-hosts=", sense.hosts, "refuse"),
@@ -89,6 +112,22 @@ BROKEN: list[tuple[str, str, str, Check, str]] = [
     (JOB, "emptyDir: {medium: Memory, sizeLimit: 8Gi}", "emptyDir: {sizeLimit: 8Gi}", sense.security, "/dev/shm"),
     (JOB, "part-of: raybd, app.kubernetes.io/component: worker", "part-of: x", sense.security, "NetworkPolicy"),
     (BASE, "    - from: # it submits", "    - to: # it submits", sense.security, "everybody"),
+    (JOB, "- name: ray-worker\n", "- name: ray-worker\n                env: [{name: A}]\n", sense.security, "worker"),
+    (
+        JOB,
+        "- name: ray-worker\n",
+        "- name: ray-worker\n                envFrom: [{secretRef: {name: raybd-s3}}]\n",
+        sense.security,
+        "worker",
+    ),
+    (
+        CLUSTER,
+        "volumes:\n            - {name: shm",
+        "volumes:\n            - {name: s, secret: {secretName: raybd-s3}}\n            - {name: shm",
+        sense.security,
+        "worker",
+    ),
+    (TOOLS, "labels: {app.kubernetes.io/part-of: raybd-tools}", "labels: {}", sense.security, "NetworkPolicy"),
     (COMPOSE, "127.0.0.1:8265:8265", "8265:8265", sense.ports, "raybd"),
     (COMPOSE, "127.0.0.1:5000:5000", "0.0.0.0:5000:5000", sense.ports, "mlflow"),
     (AWS, "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", sense.ports, "ray start"),
@@ -115,17 +154,27 @@ BROKEN: list[tuple[str, str, str, Check, str]] = [
     ),
     (RUNBOOK, "exec raybd raybd validate", "exec raybd raybd valid", commands.runbook, "valid"),
     (RUNBOOK, "exec raybd raybd validate", "exec rayb raybd validate", commands.runbook, "rayb "),
-    (RUNBOOK, "\nmlflow db upgrade", "\nmlflow db migrate", commands.runbook, "migrate"),
+    (RUNBOOK, "-- mlflow db upgrade", "-- mlflow db migrate", commands.runbook, "migrate"),
     (RUNBOOK, "ray up --yes", "ray up --please", commands.runbook, "--please"),
-    (RUNBOOK, "\npg_restore --clean", "\npg_unload --clean", commands.runbook, "pg_unload"),
+    (RUNBOOK, "-- pg_restore --clean", "-- pg_unload --clean", commands.runbook, "pg_unload"),
+    (RUNBOOK, "--container raybd-db", "--container raybd-database", commands.runbook, "raybd-database"),
+    (RUNBOOK, "raybd-job /studies/smoke.yaml", "raybd-job /studies/smoke.yaml --runs /r", machines.runs, "place"),
     (RUNBOOK, "restart raybd", "restart ray", commands.runbook, "service ray"),
+    (
+        RUNBOOK,
+        "sync --delete s3://raybd/runs backup/runs",
+        "sync s3://raybd/mlflow backup/mlflow",
+        commands.backup,
+        "order",
+    ),
     (COMPOSE, "--allowed-hosts=", "--allow-hosts=", commands.manifests, "--allow-hosts"),
     (VALUES, "app_name:", "app:", commands.manifests, "--app"),
     (AWS, "--num-cpus=0", "--cpus=0", commands.manifests, "--cpus"),
     (SBATCH, "ray start --block", "ray start --blocking", commands.manifests, "--blocking"),
     (SBATCH, "--include-dashboard=false", "--dashboard=false", commands.manifests, "--dashboard"),
     (SBATCH, 'kill "${children[@]}"', "ray stop", commands.manifests, "ray stop"),
-    (JOB, "entrypoint: raybd-job", "entrypoint: raybd run", commands.manifests, "entrypoint"),
+    (JOB, "entrypoint: exec raybd-job", "entrypoint: raybd-job", commands.manifests, "entrypoint"),
+    (JOB, "entrypoint: exec raybd-job", "entrypoint: exec raybd run", commands.manifests, "entrypoint"),
 ]
 
 
