@@ -26,8 +26,8 @@ def _trials(found: dict[str, Any]) -> str:
         f"{found['workers_started_seconds']:.0f} s of it to start workers. The driver's memory grows with the trials: "
         f"{', '.join(f'{mb:,.0f}' for mb in memory)} MB at the segments' ends, by {growth:.0f} MB a segment or "
         f"{per_trial:.0f} KB a trial, {found['driver_rss_last_to_first']:.2f} times in all. All workers start anew "
-        "with each segment, so that Tune's trials are let go; the study stays in memory (about 10 KB a trial), and what "
-        "else stays was not found."
+        "with each segment, so that Tune's trials are let go; the study stays in memory (about 10 KB a trial), and "
+        "what else stays was not found."
     )
 
 
