@@ -232,7 +232,7 @@ def stop(study: Study) -> None:
     settings = _settings(study)
     from raybd import cluster
 
-    jobs.job(cluster.stop(settings))
+    raise typer.Exit(jobs.stopped(cluster.stop(settings), study))
 
 
 @app.command("list", cls=Guarded)

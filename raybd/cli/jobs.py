@@ -45,6 +45,16 @@ def job(found: Any) -> None:
         _line(f"  | {line}")
 
 
+def stopped(found: Any, study: str) -> int:
+    """Print how a job is that was to end, and return the exit code: a fault where it has not."""
+    job(found)
+    if found.over:
+        return 0
+    told = f"{found.name} was told to end and is still {found.state}; see it with: raybd status {study}"
+    err.print(told, markup=False, highlight=False, soft_wrap=True)
+    return FAULT
+
+
 def followed(follow: Callable[[Callable[[str], None]], Any], study: str) -> int:
     """Print a job's log until it ends, and return raybd's exit code: the job's own where it has one."""
     try:

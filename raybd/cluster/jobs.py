@@ -25,6 +25,8 @@ NOTHING_FEASIBLE, REFUSED, INTERRUPTED = 3, 4, 130
 """Exit codes of `raybd run` that are no failures; the fourth is 0."""
 STOP_SECONDS = 60
 """So long a stopped job has to end its trials in order, before Ray kills it."""
+STOP_PATIENCE = 2 * STOP_SECONDS
+"""So long `stop` waits for the end."""
 LAST_LINES = 10
 _SERVER = "RAY_API_SERVER_ADDRESS"
 _PROGRESS = re.compile(r"\d+(?: of \d+)? trials done.*")
@@ -115,7 +117,9 @@ def status(settings: StudySettings) -> Job:
 
 
 def stop(settings: StudySettings) -> Job:
-    """End the study's job in order, and return when nothing of it runs; one that has ended is left as it is.
+    """End the study's job in order and return how it then is; one that has ended is left as it is.
+
+    One that is not over `STOP_PATIENCE` seconds later is returned as it is: something of it may still run.
 
     Raises:
         BadInput: if there is none, or no cluster answers.
@@ -124,7 +128,7 @@ def stop(settings: StudySettings) -> Job:
         found = _known(client, settings)
         if not _job(found).over:
             client.stop_job(found.submission_id)
-            deadline = time.monotonic() + 2 * STOP_SECONDS
+            deadline = time.monotonic() + STOP_PATIENCE
             while not _job(found).over and time.monotonic() < deadline:
                 time.sleep(0.5)
                 found = client.get_job_info(found.submission_id)
@@ -173,13 +177,18 @@ def _known(client: Any, settings: StudySettings) -> Any:
 
 
 def _latest(jobs: list[Any], study: str) -> Any:
-    """The job of a study that began last; one with the plain name is the study's, whoever submitted it."""
-    own = [
-        job
-        for job in jobs
-        if job.submission_id and ((job.metadata or {}).get("raybd") == study or job.submission_id == f"raybd-{study}")
-    ]
+    """The job of a study that began last, whoever submitted it."""
+    own = [job for job in jobs if job.submission_id and _is_of(job, study)]
     return max(own, key=lambda job: job.start_time or 0, default=None)
+
+
+def _is_of(job: Any, study: str) -> bool:
+    """Whether a job says that it is the study's; one that says nothing is whose plain name it bears.
+
+    The name alone proves nothing: the second job of `a` is called as the first of `a-2` would be.
+    """
+    said = job.metadata or {}
+    return bool(said["raybd"] == study if "raybd" in said else job.submission_id == f"raybd-{study}")
 
 
 def _unused(study: str, jobs: list[Any]) -> str:

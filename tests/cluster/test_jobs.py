@@ -199,6 +199,32 @@ def test_stop_ends_the_job_that_runs_and_no_other(server: Server, study: StudySe
     assert server.stopped == ["raybd-tiny-2"]
 
 
+def test_a_job_of_another_study_is_left_alone_though_it_bears_this_ones_name(server: Server, tmp_path: Path) -> None:
+    study = written(tmp_path, name="tiny-2")
+    server.add("raybd-tiny", "STOPPED", metadata={"raybd": "tiny"})
+    server.add("raybd-tiny-2", metadata={"raybd": "tiny"})  # the second job of the study tiny
+    for verb in (cluster.status, cluster.stop):
+        with pytest.raises(BadInput, match="knows no job of the study 'tiny-2'"):
+            verb(study)
+    assert cluster.submit(study).name == "raybd-tiny-2-2"
+    assert cluster.stop(study).name == "raybd-tiny-2-2"
+    assert server.stopped == ["raybd-tiny-2-2"]
+
+
+def test_a_job_that_does_not_end_is_said_to_run_and_stop_fails(
+    server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add("raybd-tiny")
+    monkeypatch.setattr("raybd.cluster.jobs.STOP_PATIENCE", 0)
+    monkeypatch.setattr(server, "stop_job", server.stopped.append)
+    failed = raybd("stop", study.given)
+    assert failed.exit_code == 1
+    assert "raybd-tiny was told to end and is still running; see it with: raybd status" in failed.stderr
+    server.jobs[0].status = "STOPPED"
+    assert raybd("stop", study.given).exit_code == 0
+    assert server.stopped == ["raybd-tiny"]
+
+
 @pytest.mark.parametrize("verb", ["status", "stop"])
 def test_a_study_without_a_job_is_told_how_to_begin_one(server: Server, study: StudySettings, verb: str) -> None:
     done = raybd(verb, study.given)

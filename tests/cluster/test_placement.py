@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -23,8 +24,16 @@ from tests.search.fakes import open_decider, tiny_view
 from tests.search.test_tuner import with_side_effect
 
 
-def where(_=0):
+def where():
     return ray.get_runtime_context().get_node_id()
+
+
+def met(file):
+    # Who is first waits for the others: no worker is to do the jobs of all.
+    file.touch()
+    while len(list(file.parent.iterdir())) < 3:
+        time.sleep(0.1)
+    return where()
 
 
 class Note:
@@ -50,7 +59,9 @@ if __name__ == "__main__":
         ):
             objectives = with_side_effect(Note(str(folder / "trials.txt")))
             workers.run(tiny_view(), decider, trials=folder / "search" / "trials", objectives=objectives)
-            (folder / "jobs.txt").write_text("\\n".join(workers.map_calls(where, range(3))))
+            (folder / "met").mkdir()
+            found = workers.map_calls(met, [folder / "met" / str(n) for n in range(3)])
+            (folder / "jobs.txt").write_text("\\n".join(found))
     finally:
         cluster.shutdown()
 """

@@ -32,7 +32,8 @@ from raybd.search import tuner
 from raybd.search.records import Outcome, TrialRecord
 from raybd.search.searcher import Limits, OptunaDecider
 from raybd.search.space import Space
-from raybd.search.tuner.trials import OUTCOME, segments
+from raybd.search.tuner.trials import OUTCOME
+from raybd.search.tuner.tuners import segments
 from tests.load.sleeper import Sleeper
 
 RESULTS = Path(__file__).parent / "results" / "trials.json"
@@ -127,7 +128,7 @@ def searched(folder: Path, given: argparse.Namespace, watch: Watch) -> None:
             trainable,
             decider,
             trials=folder / "trials",
-            slots=workers.slots,
+            slots=workers.now,
             segment=given.segment,
             on_trial=watch,
         )

@@ -256,6 +256,32 @@ def test_calls_come_back_in_order_survive_a_killed_worker_and_raise_their_own_er
         dataclasses.replace(workers, slots=1).map_calls(broken, [1])
 
 
+def test_a_call_that_shows_nothing_until_it_ends_is_never_taken_as_hung(workers):
+    def slow(x):
+        time.sleep(1.5)
+        return x
+
+    assert dataclasses.replace(workers, patience=0.3).map_calls(slow, [1, 2]) == [1, 2]
+
+
+def test_a_worker_that_waits_for_its_place_is_not_taken_as_hung_and_no_job_waits_with_it(workers, view):
+    """Somebody else holds one of the two places for as long as it takes."""
+
+    class Holder:
+        def here(self):
+            return True
+
+    somebody = ray.remote(num_cpus=1)(Holder).remote()
+    try:
+        assert ray.get(somebody.here.remote())
+        jobs = [Job(defense=FineTuning(epochs=1, batch_size=16), seed=seed) for seed in (0, 1, 2)]
+        outcomes = dataclasses.replace(workers, patience=20).map_jobs(view, jobs)
+    finally:
+        ray.kill(somebody)
+    assert [outcome.state for outcome in outcomes] == ["complete"] * 3
+    assert len({outcome.worker for outcome in outcomes}) == 1
+
+
 @pytest.mark.slow
 def test_a_job_whose_worker_always_dies_is_a_failed_outcome(workers, view):
     @dataclasses.dataclass(frozen=True, kw_only=True)

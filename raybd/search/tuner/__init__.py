@@ -21,18 +21,15 @@ from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
 from raybd.search.tuner.machines import machines, requested, room
 from raybd.search.tuner.placement import Placement, actor_options, trial_resources
-from raybd.search.tuner.trials import RaySearcher, TrialActor, segments
+from raybd.search.tuner.trials import RaySearcher, TrialActor
+from raybd.search.tuner.tuners import SEGMENT, segment_for, segments
 from raybd.search.view import SearchView
 
-__all__ = ["JobActor", "RaySearcher", "TrialActor", "Workers", "connected"]
+__all__ = ["SEGMENT", "JobActor", "RaySearcher", "TrialActor", "Workers", "connected", "segment_for"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-SEGMENT = 500
-"""At least so many trials run in one Tuner. Its driver's memory grows with them, by some 50 KB each until it ends."""
-SEGMENT_PER_WORKER = 40
-"""And at least so many for each worker: all of them start anew with every Tuner, a few at a time on one machine."""
 SLICE_SECONDS = 5.0
 """A trial reports after so long. Each report is a rendezvous with the driver, so not after each epoch."""
 
@@ -47,11 +44,6 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # a Tuner is never restored, so its state need not be saved every few seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-def segment_for(slots: int) -> int:
-    """Return how many trials one Tuner is to run on so many workers."""
-    return max(SEGMENT, SEGMENT_PER_WORKER * slots)
 
 
 @contextlib.contextmanager
@@ -100,6 +92,7 @@ def connected(
                     slots=workers if workers and address else min(slots, workers or slots),
                     placement=placement,
                     joined=joined,
+                    elastic=joined and workers is None,
                     patience=patience,
                 )
         finally:
@@ -162,8 +155,8 @@ class Workers:
     """The machines joined: `slots` trials run at once, each with `cpus` CPUs and `gpus` GPUs.
 
     `placement` says which machines they take first where not all are needed. On a cluster that was `joined` weights may
-    be made on another machine than the driver's, and are sent to it. Who shows nothing for `patience` seconds is taken
-    as hung.
+    be made on another machine than the driver's, and are sent to it; where it is `elastic`, as no number was asked for,
+    `slots` is what fitted at first. Whose trial or job shows nothing for `patience` seconds is taken as hung.
     """
 
     cpus: int
@@ -171,7 +164,12 @@ class Workers:
     slots: int
     placement: Placement = "spread"
     joined: bool = False
+    elastic: bool = False
     patience: float | None = None
+
+    def now(self) -> int:
+        """Return how many trials run at once from now on: machines may have joined an elastic cluster, or left it."""
+        return max(1, room(self.cpus, self.gpus)) if self.elastic else self.slots
 
     def run(
         self,
@@ -220,8 +218,8 @@ class Workers:
                 trainable,
                 decider,
                 trials=trials,
-                slots=self.slots,
-                segment=segment or segment_for(self.slots),
+                slots=self.now,
+                segment=segment,
                 patience=self.patience,
                 on_trial=on_trial,
                 on_progress=on_progress,
@@ -243,7 +241,8 @@ class Workers:
         courier = Courier.from_here(Path(os.path.commonpath(folders))) if self.joined and folders else None
         calls = [(packed, job) for job in absolute]
         try:
-            return tuple(self._spread("run_job", calls, courier=courier, tell=tell, lost=Outcome.failed))
+            how = {"courier": courier, "patience": self.patience, "tell": tell, "lost": Outcome.failed}
+            return tuple(self._spread("run_job", calls, **how))
         finally:
             if courier is not None:
                 courier.close()
@@ -259,6 +258,4 @@ class Workers:
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
         where = actor_options(self.cpus, self.gpus, self.placement)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
-        # No more than have room now: a call handed to a worker that waits for a machine would wait with it.
-        actors = max(1, min(self.slots, room(self.cpus, self.gpus)))
-        return spread(method, calls, actors=actors, options=options, patience=self.patience, **how)
+        return spread(method, calls, actors=self.now(), options=options, **how)

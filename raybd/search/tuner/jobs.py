@@ -53,8 +53,7 @@ class JobActor:
         return outcome
 
     def call(self, function: Callable[[A], B], item: A) -> B:
-        """Call a function on an item."""
-        self._alive()
+        """Call a function on an item; it shows nothing until it ends."""
         return function(item)
 
     def silent(self) -> float:
@@ -78,6 +77,8 @@ def spread(
 ) -> list[Any]:
     """Call `method` of `JobActor` with each of `calls` and return the results in their order.
 
+    A call is handed to an actor that has started: on a cluster that others use too, one may wait long for its place.
+
     Args:
         method: its name.
         calls: the arguments of each call.
@@ -85,6 +86,7 @@ def spread(
         options: of each actor: what it holds, and where it goes.
         courier: brings weights to the driver from other machines.
         patience: seconds for which a call may show nothing before its actor is taken as hung; for ever by default.
+            Only for a method that shows now and then that it is alive.
         tell: called with index and result as each comes.
         lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
 
@@ -93,23 +95,34 @@ def spread(
     """
     plain: Any = ray.remote(**options)(JobActor)
     kind = plain.options(max_concurrency=2)  # the second is for `silent`
-    idle = [kind.remote(courier) for _ in range(min(actors, len(calls)))]
+    idle: list[Any] = []
+    starting: dict[Any, Any] = {}
+
+    def start() -> None:
+        actor = kind.remote(courier)
+        starting[actor.silent.remote()] = actor
+
     waiting = list(reversed(range(len(calls))))
     attempts = [0] * len(calls)
     results: dict[int, Any] = {}
     under_way: dict[Any, tuple[int, Any]] = {}
     try:
+        for _ in range(min(actors, len(calls))):
+            start()
         while len(results) < len(calls):
             while waiting and idle:
                 i, actor = waiting.pop(), idle.pop()
                 under_way[getattr(actor, method).remote(*calls[i])] = (i, actor)
-            ready = _first(under_way, patience)
+            ready = _first(under_way, starting, patience)
+            if ready in starting:
+                idle.append(starting.pop(ready))  # or it was lost, which its first call will tell
+                continue
             i, actor = under_way.pop(ready)
             attempts[i] += 1
             try:
                 results[i] = ray.get(ready)
             except LOST as error:
-                idle.append(kind.remote(courier))
+                start()
                 if attempts[i] < ATTEMPTS:
                     waiting.append(i)
                     continue
@@ -122,15 +135,15 @@ def spread(
             if tell is not None:
                 tell(i, results[i])
     finally:
-        for actor in (*idle, *(actor for _, actor in under_way.values())):
+        for actor in (*idle, *starting.values(), *(actor for _, actor in under_way.values())):
             ray.kill(actor)
     return [results[i] for i in range(len(calls))]
 
 
-def _first(under_way: Mapping[Any, tuple[int, Any]], patience: float | None) -> Any:
-    """The first call to end; actors that hang are killed, which ends theirs."""
+def _first(under_way: Mapping[Any, tuple[int, Any]], starting: Mapping[Any, Any], patience: float | None) -> Any:
+    """The first call to end, or actor to start; actors whose calls hang are killed, which ends these."""
     while True:
-        ended, _ = ray.wait(list(under_way), num_returns=1, timeout=patience)
+        ended, _ = ray.wait([*under_way, *starting], num_returns=1, timeout=patience)
         if ended:
             return ended[0]
         assert patience is not None

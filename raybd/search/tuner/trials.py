@@ -1,13 +1,7 @@
 """Trials on Ray Tune: the actor that runs them one after the other, and the Searcher that hands them out."""
 
-import gc
 import json
-import logging
-import shutil
-import signal
-import threading
 import time
-import uuid
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +13,6 @@ from ray.tune.search import Searcher
 from raybd.defenses import DEFENSES
 from raybd.files import told_by_disk
 from raybd.registry import as_json, build, describe, revive
-from raybd.search.halving import Halving
 from raybd.search.records import (
     Decider,
     Objective,
@@ -199,116 +192,3 @@ class RaySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: a search is resumed by opening its journal."""
-
-
-class _Losses(tune.Callback):
-    """Passes on why Ray lost a trial, which a Searcher is not told; and ends the workers that hang."""
-
-    def __init__(self, searcher: RaySearcher, patience: float | None) -> None:
-        self._searcher = searcher
-        self._patience = patience
-        self._last: dict[Any, float] = {}
-        self._hung: set[str] = set()
-
-    def on_trial_start(self, **info: Any) -> None:  # type: ignore[override]  # all of it comes by name
-        """Note that a trial has begun."""
-        self._last[info["trial"]] = time.monotonic()
-
-    def on_trial_result(self, **info: Any) -> None:  # type: ignore[override]
-        """Note a sign of life."""
-        self._last[info["trial"]] = time.monotonic()
-
-    def on_trial_complete(self, **info: Any) -> None:  # type: ignore[override]
-        """Forget a trial."""
-        self._last.pop(info["trial"], None)
-
-    def on_step_end(self, **_info: Any) -> None:  # type: ignore[override]
-        """Kill the workers of trials that have shown nothing for too long; that they are lost, Tune finds itself."""
-        if self._patience is None:
-            return
-        now = time.monotonic()
-        for trial in [trial for trial, last in self._last.items() if now - last > self._patience]:
-            del self._last[trial]
-            if trial.temporary_state.ray_actor is not None:
-                self._hung.add(trial.trial_id)
-                ray.kill(trial.temporary_state.ray_actor)
-
-    def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]
-        """Tell the last line of the trial's error file."""
-        trial = info["trial"]
-        self._last.pop(trial, None)
-        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        why = lines[-1].strip() if lines else "no reason given"
-        if trial.trial_id in self._hung:
-            why = f"it showed nothing for {self._patience:g} s and was taken as hung"
-        self._searcher.lost(trial.trial_id, why)
-
-
-def segments(
-    trainable: Any,
-    decider: Decider,
-    *,
-    trials: Path,
-    slots: int,
-    segment: int,
-    patience: float | None = None,
-    on_trial: OnTrial | None = None,
-    on_progress: OnProgress | None = None,
-) -> None:
-    """Run what `decider` asks for on `trainable`, one Tuner after the other, until its budget is met.
-
-    Args:
-        trainable: a class that runs one trial after the other and reports as `TrialActor` does, with its resources.
-        decider: says what to try and learns how it went.
-        trials: folder for the weights of the trials on the front; Ray's own files lie beside it until the end.
-        slots: so many trials at once.
-        segment: trials per Tuner.
-        patience: seconds for which a trial may show nothing before its worker is taken as hung; for ever by default.
-        on_trial: called with the record of each ended trial.
-        on_progress: called with a trial's number and latest stretch of training.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C; the study can be resumed.
-    """
-    storage = trials.parent / "ray"
-    try:
-        while not decider.finished:
-            searcher = RaySearcher(decider, trials=trials, on_trial=on_trial, on_progress=on_progress, segment=segment)
-            if fit(trainable, searcher, storage, slots, patience):
-                raise KeyboardInterrupt
-            searcher.settle()
-            gc.collect()  # a Tuner is full of cycles: its trials would stay for many segments before Python looks
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-
-
-def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int, patience: float | None) -> bool:
-    """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
-    config = tune.TuneConfig(
-        search_alg=searcher, scheduler=Halving(searcher), num_samples=-1,
-        max_concurrent_trials=slots, reuse_actors=True,
-        trial_name_creator=lambda trial: trial.trial_id, trial_dirname_creator=lambda trial: trial.trial_id,
-    )  # fmt: skip
-    run_config = tune.RunConfig(
-        name=f"segment-{uuid.uuid4().hex}",
-        storage_path=str(storage),
-        verbose=0,
-        failure_config=tune.FailureConfig(max_failures=0),  # the decider repeats what failed
-        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial is too short for one
-        callbacks=[_Losses(searcher, patience)],
-    )
-    logger = logging.getLogger("ray.tune")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    try:
-        tune.Tuner(trainable, tune_config=config, run_config=run_config).fit()
-        # Tune takes Ctrl-C over, gives it back only when it comes, and then returns as if nothing had happened.
-        return in_main_thread and signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
-    finally:
-        logger.setLevel(level)
-        if in_main_thread:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
