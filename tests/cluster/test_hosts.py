@@ -1,6 +1,5 @@
 """Two real hosts without a common disk: a search goes on over a cut cable, a lost worker and a lost head."""
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import yaml
 from raybd.search.opening import JOURNAL
 from tests import studies
 from tests.cluster.hosts import Hosts, hosts, needed
+from tests.faults.checks import settled
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), needed]
 TRIALS = 12
@@ -61,20 +61,10 @@ def wait_for(runs: Path, process: "subprocess.Popen[str]", told: int) -> None:
     raise AssertionError("the search does not get on")
 
 
-def check(runs: Path) -> None:
-    """Every trial ended once, none stays running, the budget is met, the front's weights are on the driver's disk."""
-    found = trials(runs)
-    assert {trial.state.name for trial in found} <= {"COMPLETE", "PRUNED", "FAIL"}
-    assert sum(trial.state.name != "FAIL" for trial in found) == TRIALS
-    card = json.loads((runs / "tiny" / "search" / "card.json").read_text(encoding="utf-8"))
-    kept = {int(path.parent.name) for path in (runs / "tiny" / "search" / "trials").glob("*/weights.safetensors")}
-    assert kept == set(card["front"])
-
-
 def test_a_whole_study_runs_on_a_machine_that_does_not_see_the_run_folder(both: Hosts, study: Path) -> None:
     code, said = ended(both.raybd("run", str(study)))
     assert code == 0, said
-    check(both.runs)
+    settled(both.runs / "tiny")
     outcomes = list((both.runs / "tiny").rglob("outcome.json"))
     assert outcomes
     assert all(path.with_name("weights.safetensors").is_file() for path in outcomes)
@@ -105,7 +95,7 @@ def test_a_search_outlives(fault: Callable[[Hosts], None], both: Hosts, study: P
         both.start_worker()
         code, said = ended(both.raybd("search", str(study), "--resume"))
     assert code == 0, said
-    check(both.runs)
+    settled(both.runs / "tiny")
 
 
 def test_a_job_submitted_again_after_the_head_was_lost_goes_on_where_it_was(both: Hosts, study: Path) -> None:
@@ -120,4 +110,4 @@ def test_a_job_submitted_again_after_the_head_was_lost_goes_on_where_it_was(both
     code, said = ended(both.raybd("run", str(study)))
     assert code == 0, said
     assert before >= 3
-    check(both.runs)
+    settled(both.runs / "tiny")

@@ -1,6 +1,5 @@
-"""A run whose machine is lost with its disk: what is left is the study in PostgreSQL and the copy on S3."""
+"""A run that loses its machine with its disk, or its object store for a while: PostgreSQL and S3 hold what it did."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,12 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
+from raybd.registry import read_json
+from raybd.search.opening import DATABASE
 from tests import studies
 from tests.cluster.postgres import Postgres
 from tests.cluster.s3 import CREDENTIALS, S3
+from tests.faults.checks import settled
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 TRIALS = 12
@@ -67,13 +70,27 @@ def finished(postgres: Postgres, database: str) -> int:
     return int(row[0])
 
 
+def kept_in(postgres: Postgres, database: str, run: Path) -> optuna.Study:
+    """The study of a run folder, read with Optuna alone."""
+    name = read_json(run / "search" / DATABASE)["study"]
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in postgres.environment.items():
+            patch.setenv(variable, value)
+        return optuna.load_study(study_name=name, storage=database.replace("://", "+psycopg://"))
+
+
+def until(postgres: Postgres, database: str, trials: int, driver: "subprocess.Popen[str]") -> None:
+    """Wait until so many trials have ended; the run goes on."""
+    while finished(postgres, database) < trials:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.1)
+
+
 def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, postgres: Postgres) -> None:
     database = postgres.fresh_database()
     file = study(tmp_path, s3, database)
     driver = raybd(file, tmp_path / "first", postgres.environment)
-    while finished(postgres, database) < 4:
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.1)
+    until(postgres, database, 4, driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
     before = finished(postgres, database)
@@ -83,12 +100,9 @@ def test_a_run_goes_on_from_s3_and_postgresql_alone(tmp_path: Path, s3: S3, post
     said, _ = again.communicate(timeout=600)
     assert again.returncode == 0, said
     run = tmp_path / "second" / "tiny"
-    card = json.loads((run / "search" / "card.json").read_text(encoding="utf-8"))
     assert 4 <= before < TRIALS
-    assert sum(record["state"] != "failed" for record in card["records"]) == TRIALS
-    kept = {int(path.parent.name) for path in (run / "search" / "trials").glob("*/weights.safetensors")}
-    assert kept == set(card["front"])
     assert (run / "report.html").is_file()
+    settled(run, kept_in(postgres, database, run))
 
     secrets = {*postgres.environment.values(), CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
     texts = [said, *(path.read_bytes().decode(errors="replace") for path in run.rglob("*") if path.is_file())]
@@ -104,3 +118,28 @@ def test_a_stage_once_done_elsewhere_is_fetched_and_not_done_again(tmp_path: Pat
     cards = [(tmp_path / runs / "tiny" / "inject" / "card.json").read_bytes() for runs in ("first", "second")]
     assert cards[0] == cards[1]
     assert "kept" in said
+
+
+def test_a_run_outlives_an_object_store_that_answers_nobody_for_a_while(
+    tmp_path: Path, s3: S3, postgres: Postgres
+) -> None:
+    database = postgres.fresh_database()
+    file = study(tmp_path, s3, database)
+    driver = raybd(file, tmp_path / "first", postgres.environment)
+    until(postgres, database, 3, driver)
+    s3.freeze()
+    frozen = finished(postgres, database)
+    time.sleep(20)
+    went_on = driver.poll() is not None or finished(postgres, database) > frozen
+    s3.thaw()
+    said, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, said
+    assert went_on, "the search waited for the copy"
+    run = tmp_path / "first" / "tiny"
+    settled(run, kept_in(postgres, database, run))
+
+    shutil.rmtree(tmp_path / "first")
+    again = raybd(file, tmp_path / "second", postgres.environment)
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said
+    settled(tmp_path / "second" / "tiny", kept_in(postgres, database, tmp_path / "second" / "tiny"))

@@ -15,7 +15,7 @@ class Fault(NamedTuple):
 
 FAULTS = (
     Fault(
-        "a worker is killed, or Ray kills it for its memory",
+        "a worker is killed",
         "SIGKILL in the middle of a trial",
         "the trial is told failed and repeated; figures as undisturbed",
         "tests/faults/test_trials.py::test_a_worker_that_is_lost_costs_one_repeat_and_no_figure",
