@@ -171,7 +171,7 @@ def promote(settings: StudySettings, *, runs: Path | None = None) -> dict[str, A
 
     Raises:
         GateRefused: naming each limit that failed; nothing is registered.
-        BadInput: if MLflow refuses or does not answer; the alias has not moved.
+        BadInput, Unreachable: if MLflow refuses or does not answer; the alias has not moved.
     """
     folder, suspect = _opened(settings, runs)
     candidate = Candidate.load(folder.require("select"))
@@ -187,7 +187,8 @@ def rollback(settings: StudySettings, *, runs: Path | None = None) -> Version:
     """Give the alias back to the version that held it before.
 
     Raises:
-        BadInput: if nothing held it before, or MLflow does not answer.
+        BadInput: if nothing held it before.
+        Unreachable: if MLflow does not answer.
     """
     return promoting.rollback(settings, _held(settings, runs))
 

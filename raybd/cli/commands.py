@@ -156,7 +156,8 @@ def select(study: Study, runs: Runs = None) -> None:
     home = _home(settings, runs)
     from raybd import pipeline
 
-    show.front(home / settings.name)
+    if (home / settings.name / "search").is_dir():  # else it is fetched first, or it is said what is missing
+        show.front(home / settings.name)
     show.choice(pipeline.select(settings, runs=home, **show.repeating()).card)
 
 

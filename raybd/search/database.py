@@ -79,7 +79,8 @@ class Hold:
         """Hold the study from now on.
 
         Raises:
-            BadInput: if another process holds it, the database does not answer, or its driver is not installed.
+            BadInput: if another process holds it, or the driver is not installed.
+            DatabaseDown: if the database does not answer, or does not let us in.
         """
         try:
             self.check()
