@@ -61,8 +61,11 @@ def fetch(settings: StudySettings, runs: Path) -> None:
         LookupError: outside any block of `keeping`.
     """
     folder = (runs / settings.name).absolute()
-    kept, mirror = _current(folder), _mirror(settings, folder)
-    if mirror is None or _there(folder) or not mirror.holds():
+    kept = _current(folder)
+    if folder in kept.held or _there(folder):
+        return
+    mirror = _mirror(settings, folder)
+    if mirror is None or not mirror.holds():
         return
     draft = folder.with_name(f".{folder.name}.fetch")
     draft.mkdir(parents=True, exist_ok=True)

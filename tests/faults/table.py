@@ -66,7 +66,7 @@ FAULTS = (
         "a machine is taken for dead, and is not",
         "one that S3 does not hear of for longer than a mark may be old, while another takes the copy over",
         "the first sends nothing more, says so, and ends with exit 2; what it did is in its own folder",
-        "tests/cluster/test_mirror.py::test_a_machine_that_was_thought_dead_sends_nothing_more_and_says_so",
+        "tests/cluster/test_lease.py::test_a_machine_that_was_thought_dead_sends_nothing_more_and_says_so",
     ),
     Fault(
         "a fetch from S3 is cut short",
