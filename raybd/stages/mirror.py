@@ -93,7 +93,7 @@ class Mirror:
         try:
             for name in sorted(changed, key=lambda name: files[name][1]):
                 self._lease.keep()
-                content = sendable.content(self._folder / name)
+                content = sendable.content(self._folder / name, ended=ended)
                 if content is not None:
                     self._sent[name] = (*files[name], self._copy.write(name, content))
             for name in gone:

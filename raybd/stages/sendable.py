@@ -37,16 +37,16 @@ def state(path: Path) -> State:
     return found.st_size, found.st_mtime_ns
 
 
-def content(path: Path) -> bytes | None:
-    """Return what to send of a file; None if it is gone, or cannot be copied just now."""
+def content(path: Path, *, ended: bool) -> bytes | None:
+    """Return what to send of a file; None if it is gone, or cannot be copied while others write to it."""
     try:
-        return _snapshot(path) if path.name == _DATABASE else path.read_bytes()
+        return _snapshot(path, ended=ended) if path.name == _DATABASE else path.read_bytes()
     except (FileNotFoundError, sqlite3.OperationalError):
         return None
 
 
-def _snapshot(path: Path) -> bytes:
-    """A database as it is between two of its writes; one that is damaged goes as it is."""
+def _snapshot(path: Path, *, ended: bool) -> bytes:
+    """A database as it is between two of its writes; one that SQLite does not open goes as it is, once all is over."""
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / path.name
         address = f"{path.absolute().as_uri()}?mode=rw"  # to undo a write that a kill cut short; makes no file
@@ -55,9 +55,9 @@ def _snapshot(path: Path) -> bytes:
             with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(target)) as copy:
                 source.backup(copy)
             return target.read_bytes()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not ended:
+                raise
             return path.read_bytes()
 
 

@@ -23,6 +23,7 @@ def test_the_copy_is_the_folder_also_where_the_block_was_left_by_an_error(here: 
             (here.run / "study.json").write_text('{"name": 1}')
             shutil.rmtree(here.run / "search" / "trials" / "3")
             (here.run / "search" / "card.json").write_text("[]")
+            (here.run / "mlflow.db").write_bytes(b"damaged, and yet not lost" * 100)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
