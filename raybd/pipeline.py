@@ -3,6 +3,9 @@
 A word does its work whenever it is called, here as on the command line, and replaces what it made before. Some refuse
 where that would cost a search: `inject` and `adopt` once a search of their suspect has begun, and `search` itself,
 which goes on only with `resume` or `extend`. `run` alone keeps what is done: called again, it does what is left.
+
+Run folders lie in `runs`; by default on `cluster.storage` where that is a path, else in the folder `runs` here. Every
+word that writes raises `Outage` where a service is away that it needs: the same call does it later.
 """
 
 import os
@@ -32,19 +35,18 @@ from raybd.stages import (
     suspects,
 )
 from raybd.stages.cards import load_study
-from raybd.stages.holding import copy, keeping, take
+from raybd.stages.holding import fetch, keeping, take
 from raybd.stages.jobs import OnDone
 from raybd.stages.run_folder import STUDY, RunFolder
 from raybd.stages.suspects import OnTraining
 from raybd.stages.warm_start import check_warm
 from raybd.tracking import Delivered, Version
 
-RUNS = Path("runs")
 OnStage = Callable[[str], None]
 
 
 @keeping()
-def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
+def inject(settings: StudySettings, *, runs: Path | None = None, on_training: OnTraining | None = None) -> Suspect:
     """Train a suspect with a backdoor of our own, and its never-poisoned twin, into `runs/NAME/inject`.
 
     `on_training` is told of each stretch of each training.
@@ -61,7 +63,7 @@ def inject(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTrainin
 
 
 @keeping()
-def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining | None = None) -> Suspect:
+def adopt(settings: StudySettings, *, runs: Path | None = None, on_training: OnTraining | None = None) -> Suspect:
     """Take the user's own model, data and trigger in, into `runs/NAME/adopt`.
 
     Under another task the reference model is trained; `on_training` is told of each stretch of it.
@@ -83,7 +85,7 @@ def adopt(settings: StudySettings, *, runs: Path = RUNS, on_training: OnTraining
 def search(
     settings: StudySettings,
     *,
-    runs: Path = RUNS,
+    runs: Path | None = None,
     resume: bool = False,
     trials: int | None = None,
     extend: int | None = None,
@@ -129,7 +131,7 @@ def search(
 
 
 @keeping()
-def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Candidate:
+def select(settings: StudySettings, *, runs: Path | None = None, on_done: OnDone | None = None) -> Candidate:
     """Pick the best settings of the search, confirm them with fresh seeds, and keep the weights that will ship.
 
     `on_done` is told how many of how many trainings are done.
@@ -145,7 +147,7 @@ def select(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
 
 
 @keeping()
-def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None = None) -> Assessment:
+def assess(settings: StudySettings, *, runs: Path | None = None, on_done: OnDone | None = None) -> Assessment:
     """Measure suspect, references and candidate on the test split, with the sequela; `on_done` is as for `select`."""
     folder, suspect = _opened(settings, runs)
     candidate = Candidate.load(folder.require("select"))
@@ -164,12 +166,12 @@ def assess(settings: StudySettings, *, runs: Path = RUNS, on_done: OnDone | None
 
 
 @keeping()
-def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
+def promote(settings: StudySettings, *, runs: Path | None = None) -> dict[str, Any]:
     """Register the candidate and move the alias to it, if the gate lets it pass.
 
     Raises:
         GateRefused: naming each limit that failed; nothing is registered.
-        BadInput: if MLflow refuses or does not answer; the alias has not moved.
+        BadInput, Unreachable: if MLflow refuses or does not answer; the alias has not moved.
     """
     folder, suspect = _opened(settings, runs)
     candidate = Candidate.load(folder.require("select"))
@@ -181,20 +183,18 @@ def promote(settings: StudySettings, *, runs: Path = RUNS) -> dict[str, Any]:
 
 
 @keeping()
-def rollback(settings: StudySettings, *, runs: Path = RUNS) -> Version:
+def rollback(settings: StudySettings, *, runs: Path | None = None) -> Version:
     """Give the alias back to the version that held it before.
 
     Raises:
-        BadInput: if nothing held it before, or MLflow does not answer.
+        BadInput: if nothing held it before.
+        Unreachable: if MLflow does not answer.
     """
-    copy(settings, runs)
-    folder = RunFolder.open(settings, runs, create=False)
-    take(folder.path)
-    return promoting.rollback(settings, folder)
+    return promoting.rollback(settings, _held(settings, runs))
 
 
 @keeping()
-def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
+def report(settings: StudySettings, *, runs: Path | None = None) -> Path:
     """Write `report.html` and `summary.json` from whatever the stages have left; return the page's path."""
     folder, suspect = _opened(settings, runs)
     if folder.has("select"):
@@ -205,10 +205,9 @@ def report(settings: StudySettings, *, runs: Path = RUNS) -> Path:
 
 
 @keeping()
-def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
+def sync(settings: StudySettings, *, runs: Path | None = None) -> Delivered:
     """Deliver to MLflow what waited in the run folder while the server was down, each record exactly once."""
-    copy(settings, runs)
-    folder = RunFolder.open(settings, runs, create=False)
+    folder = _held(settings, runs)
     return tracking.sync(folder.path, settings.tracking.uri, base=settings.folder)
 
 
@@ -216,7 +215,7 @@ def sync(settings: StudySettings, *, runs: Path = RUNS) -> Delivered:
 def run(
     settings: StudySettings,
     *,
-    runs: Path = RUNS,
+    runs: Path | None = None,
     warm_start: Sequence[Path] = (),
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
@@ -244,6 +243,7 @@ def run(
         NothingFeasible, GateRefused, Unreachable: after the report is written.
         BadInput: whatever the user got wrong.
     """
+    runs = settings.cluster.runs(runs)
     _taken(settings, runs)
     bring = "inject" if settings.injects else "adopt"
     words: dict[str, Callable[[], object]] = {
@@ -302,10 +302,10 @@ def validate(settings: StudySettings) -> dict[str, Any]:
     return preparation.overview(settings, ready, origin, found)
 
 
-def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -> Suspect:
+def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path | None) -> Suspect:
     """Save a suspect into its run folder, which is made, or checked, only now that everything has been read."""
-    folder = RunFolder.open(settings, runs, create=True)
-    take(folder.path)
+    folder = RunFolder.open(settings, settings.cluster.runs(runs), create=True)
+    take(settings, folder.path.parent)
     if begun(folder.stage("search")):
         raise BadInput(
             f"{folder.path}: a search of this suspect has begun; `run` goes on with it, a new suspect needs a new run"
@@ -319,19 +319,26 @@ def _settled(settings: StudySettings, suspect: Suspect, word: str, runs: Path) -
     return Suspect.load(folder.stage(word), suspect.bench)
 
 
-def _taken(settings: StudySettings, runs: Path) -> None:
+def _taken(settings: StudySettings, runs: Path | None) -> None:
     """Hold the run folder where there is one: who comes too late learns it before the work, not after."""
-    copy(settings, runs)
-    path = (runs / settings.name).absolute()
-    if (path / STUDY).is_file():
-        take(path)
+    home = settings.cluster.runs(runs)
+    fetch(settings, home)
+    if (home / settings.name / STUDY).is_file():
+        take(settings, home)
 
 
-def _opened(settings: StudySettings, runs: Path) -> tuple[RunFolder, Suspect]:
+def _held(settings: StudySettings, runs: Path | None) -> RunFolder:
+    """The run folder of a study, which is there, held."""
+    home = settings.cluster.runs(runs)
+    fetch(settings, home)
+    folder = RunFolder.open(settings, home, create=False)
+    take(settings, home)
+    return folder
+
+
+def _opened(settings: StudySettings, runs: Path | None) -> tuple[RunFolder, Suspect]:
     """The run folder of a study and the suspect in it."""
-    copy(settings, runs)
-    folder = RunFolder.open(settings, runs, create=False)
-    take(folder.path)
+    folder = _held(settings, runs)
     home = folder.suspect
     return folder, Suspect.load(home, preparation.bench(settings, home))
 

@@ -28,6 +28,10 @@ class BadInput(ValueError):
     """Something the user gave cannot be used; the message names it, what was got and what was expected."""
 
 
+class Outage(Exception):
+    """A service does not answer, so what was asked of it was not done; the same command does it later."""
+
+
 @contextmanager
 def renaming(old: str, new: str) -> Iterator[None]:
     """Let an error whose message begins with the key `old` name `new` instead: the key that the user wrote."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 import raybd as raybd_api
@@ -19,7 +20,9 @@ from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.cli import app, show
 from raybd.cli.show import LISTS
 from raybd.registry import BadInput
+from raybd.tracking import Unreachable
 from raybd.training import Epoch
+from tests import studies
 
 VERBS = (
     "run",
@@ -214,6 +217,43 @@ def test_an_interrupted_run_elsewhere_is_told_where_to_go_on(monkeypatch: pytest
     monkeypatch.setattr("raybd.cli.show.front", lambda run: None)
     said = raybd("select", "demo", "--runs", str(tmp_path)).stderr.replace("\n", "")
     assert f"go on with: raybd select demo --runs {tmp_path}" in said
+
+
+def test_a_service_that_is_away_ends_with_exit_1_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise Unreachable("tracking.uri: MLflow does not answer")
+
+    monkeypatch.setattr(pipeline, "promote", away)
+    done = raybd("promote", "demo")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "tracking.uri: MLflow does not answer\n"
+        "What was finished is kept. When it answers again, go on with: raybd promote demo\n"
+    )
+
+
+def test_run_folders_lie_on_a_shared_storage_unless_the_user_says_otherwise_and_then_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, seen = tmp_path / "shared", []
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(studies.STUDY | {"cluster": {"storage": str(storage)}}))
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(studies.SPACE))
+    monkeypatch.setattr(pipeline, "promote", lambda settings, *, runs: seen.append(runs))
+    monkeypatch.setattr("raybd.cli.show.promotion", lambda card: None)
+    for words, said in (
+        ((), ""),
+        (("--runs", str(storage)), ""),
+        (("--runs", "runs"), f"The run folder is runs/tiny, as --runs says, not on cluster.storage ({storage}).\n"),
+    ):
+        done = raybd("promote", str(tmp_path / "study.yaml"), *words)
+        assert (done.exit_code, done.stderr) == (0, said)
+    assert seen == [storage, storage, Path("runs")]
+
+
+def test_a_call_from_python_looks_for_run_folders_on_a_shared_storage_too(tmp_path: Path) -> None:
+    shared = studies.study(tmp_path, cluster={"storage": str(tmp_path / "shared")})
+    with pytest.raises(BadInput, match=re.escape(f"{tmp_path / 'shared' / 'tiny'}: no such run")):
+        pipeline.report(shared)
 
 
 @pytest.mark.parametrize(

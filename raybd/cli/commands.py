@@ -8,6 +8,7 @@ import typer
 
 from raybd import __version__
 from raybd.cli import jobs, show
+from raybd.cli.console import err
 from raybd.cli.guard import Guarded
 from raybd.registry import BadInput, nearest
 
@@ -23,7 +24,12 @@ Study = Annotated[
     str, typer.Argument(metavar="STUDY", help="The study: a YAML file, or the name of a shipped one, such as demo.")
 ]
 Runs = Annotated[
-    Path, typer.Option(metavar="DIR", help="Where run folders lie; a study writes to DIR/NAME and nowhere else.")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where run folders lie; a study writes to DIR/NAME and nowhere else. Without it: where the study's "
+        "cluster.storage says, if that is a path, else runs.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a search that was interrupted.")]
 Trials = Annotated[
@@ -40,7 +46,6 @@ Warm = Annotated[
 ]
 Rollback = Annotated[bool, typer.Option("--rollback", help="Give the alias back to the version that held it before.")]
 What = Annotated[str, typer.Argument(metavar="WHAT", help=f"One of: {', '.join(show.LISTS)}.")]
-HERE = Path("runs")
 
 
 def _print_version(wanted: bool) -> bool:
@@ -69,53 +74,69 @@ def _settings(study: str) -> Any:
     return load_study(study)
 
 
+def _home(settings: Any, runs: Path | None) -> Path:
+    """Where the run folder lies, which is said where the study says otherwise."""
+    home: Path = settings.cluster.runs(runs)
+    elsewhere = settings.cluster.folder
+    if elsewhere is not None and home.absolute() != elsewhere:
+        err.print(
+            f"The run folder is {home / settings.name}, as --runs says, not on cluster.storage ({elsewhere}).",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return home
+
+
 @app.command(cls=Guarded)
-def run(study: Study, warm_start: Warm = None, runs: Runs = HERE) -> None:
+def run(study: Study, warm_start: Warm = None, runs: Runs = None) -> None:
     """Do it all: suspect, search, select, assess, promote, report. Stages already done are not repeated."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
     from raybd.artifacts import GateRefused, NothingFeasible
 
     try:
         with show.running() as callbacks:
-            pipeline.run(settings, runs=runs, warm_start=warm_start or (), **callbacks)
+            pipeline.run(settings, runs=home, warm_start=warm_start or (), **callbacks)
     except (NothingFeasible, GateRefused):
-        show.outcome(runs / settings.name)  # it has a report, which says why
+        show.outcome(home / settings.name)  # it has a report, which says why
         raise
-    show.outcome(runs / settings.name)
+    show.outcome(home / settings.name)
 
 
 @app.command(cls=Guarded)
-def inject(study: Study, runs: Runs = HERE) -> None:
+def inject(study: Study, runs: Runs = None) -> None:
     """Train a suspect whose backdoor we plant ourselves, and its never-poisoned twin."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    show.suspect(pipeline.inject(settings, runs=runs, **show.training()).card())
+    show.suspect(pipeline.inject(settings, runs=home, **show.training()).card())
 
 
 @app.command(cls=Guarded)
-def adopt(study: Study, runs: Runs = HERE) -> None:
+def adopt(study: Study, runs: Runs = None) -> None:
     """Take in your own model, with its data and trigger, as the suspect."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    show.suspect(pipeline.adopt(settings, runs=runs, **show.training()).card())
+    show.suspect(pipeline.adopt(settings, runs=home, **show.training()).card())
 
 
 @app.command(cls=Guarded)
 def search(
-    study: Study, resume: Resume = False, trials: Trials = None, warm_start: Warm = None, runs: Runs = HERE
+    study: Study, resume: Resume = False, trials: Trials = None, warm_start: Warm = None, runs: Runs = None
 ) -> None:
     """Try settings of the defense on the suspect; every trial is kept, and a killed search can be resumed."""
     budget = _budget(trials)
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
     with show.searching() as callbacks:
-        pipeline.search(settings, runs=runs, resume=resume, warm_start=warm_start or (), **budget, **callbacks)
-    show.front(runs / settings.name)
-    show.waiting(runs / settings.name)
+        pipeline.search(settings, runs=home, resume=resume, warm_start=warm_start or (), **budget, **callbacks)
+    show.front(home / settings.name)
+    show.waiting(home / settings.name)
 
 
 def _budget(trials: str | None) -> dict[str, Any]:
@@ -129,54 +150,60 @@ def _budget(trials: str | None) -> dict[str, Any]:
 
 
 @app.command(cls=Guarded)
-def select(study: Study, runs: Runs = HERE) -> None:
+def select(study: Study, runs: Runs = None) -> None:
     """Choose the best settings found, confirm them with fresh seeds, and keep the weights that will ship."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    show.front(runs / settings.name)
-    show.choice(pipeline.select(settings, runs=runs, **show.repeating()).card)
+    if (home / settings.name / "search").is_dir():  # else it is fetched first, or it is said what is missing
+        show.front(home / settings.name)
+    show.choice(pipeline.select(settings, runs=home, **show.repeating()).card)
 
 
 @app.command(cls=Guarded)
-def assess(study: Study, runs: Runs = HERE) -> None:
+def assess(study: Study, runs: Runs = None) -> None:
     """Measure suspect, published settings and candidate on the test split, and what else the defense changed."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    pipeline.assess(settings, runs=runs, **show.repeating())
-    show.assessment(runs / settings.name)
+    pipeline.assess(settings, runs=home, **show.repeating())
+    show.assessment(home / settings.name)
 
 
 @app.command(cls=Guarded)
-def promote(study: Study, rollback: Rollback = False, runs: Runs = HERE) -> None:
+def promote(study: Study, rollback: Rollback = False, runs: Runs = None) -> None:
     """Register the candidate and move the alias to it, if it passes the gate."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
     if rollback:
-        show.version(pipeline.rollback(settings, runs=runs), settings.tracking.alias)
+        show.version(pipeline.rollback(settings, runs=home), settings.tracking.alias)
     else:
-        show.promotion(pipeline.promote(settings, runs=runs))
+        show.promotion(pipeline.promote(settings, runs=home))
 
 
 @app.command(cls=Guarded)
-def report(study: Study, runs: Runs = HERE) -> None:
+def report(study: Study, runs: Runs = None) -> None:
     """Write report.html, one page that opens offline, and summary.json, from what the stages have left."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    pipeline.report(settings, runs=runs)
-    show.outcome(runs / settings.name)
+    pipeline.report(settings, runs=home)
+    show.outcome(home / settings.name)
 
 
 @app.command(cls=Guarded)
-def sync(study: Study, runs: Runs = HERE) -> None:
+def sync(study: Study, runs: Runs = None) -> None:
     """Deliver to the tracking server what waited in the run folder while the server was down."""
     settings = _settings(study)
+    home = _home(settings, runs)
     from raybd import pipeline
 
-    show.delivered(pipeline.sync(settings, runs=runs))
+    show.delivered(pipeline.sync(settings, runs=home))
 
 
 @app.command(cls=Guarded)

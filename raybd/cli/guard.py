@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from raybd.cli.console import err
 from raybd.files import disk_fault
-from raybd.registry import BadInput
+from raybd.registry import BadInput, Outage
 
 # Click's context, whose class typer keeps to itself, is Any here.
 MESSAGE = 4000
@@ -78,6 +78,8 @@ def _message(error: BaseException, ctx: Any) -> str:
         return _interrupted(ctx)
     if code != FAULT:
         return str(error)
+    if isinstance(error, Outage):
+        return f"{error}\nWhat was finished is kept. When it answers again, {_again(ctx)}"
     full = disk_fault(error)
     if full is not None:
         where = f": {full.filename}" if full.filename else ""
@@ -101,6 +103,6 @@ def _interrupted(ctx: Any) -> str:
 def _again(ctx: Any) -> str:
     """How to go on, in words."""
     study, runs = ctx.params.get("study"), ctx.params.get("runs")
-    elsewhere = "" if runs is None or str(runs) == "runs" else f" --runs {runs}"
+    elsewhere = "" if runs is None else f" --runs {runs}"
     verb = f"search {study} --resume" if ctx.info_name == "search" else f"{ctx.info_name} {study}"
     return f"go on with: raybd {verb}{elsewhere}"

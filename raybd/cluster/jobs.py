@@ -74,7 +74,6 @@ def submit(settings: StudySettings) -> Submitted:
         BadInput: if a job of the study runs, something of the study cannot travel, or no cluster answers.
     """
     parcel = pack(settings)
-    runs = str(settings.cluster.folder or "runs")
     with _server(settings) as client:
         jobs = client.list_jobs()
         latest = _latest(jobs, settings.name)
@@ -85,6 +84,7 @@ def submit(settings: StudySettings) -> Submitted:
                 f"see `raybd status {settings.given}`, or end it with `raybd stop {settings.given}`"
             )
         name = _unused(settings.name, jobs)
+        runs = _runs(settings, name)
         with tempfile.TemporaryDirectory() as folder:
             parcel.unpack(Path(folder))
             client.submit_job(
@@ -103,6 +103,17 @@ def submit(settings: StudySettings) -> Submitted:
         secrets=tuple(_secrets(settings)),
         before=before,
     )
+
+
+def _runs(settings: StudySettings, name: str) -> str:
+    """Where a job's run folder lies.
+
+    Ray keeps a working directory and gives it, as an earlier job left it, to the next that brings the same files. Where
+    the copy on S3 is what goes on, each job therefore has a folder of its own.
+    """
+    if settings.cluster.storage is None:
+        return "runs"
+    return str(settings.cluster.folder or f"runs/{name}")
 
 
 def status(settings: StudySettings) -> Job:

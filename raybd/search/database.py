@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from raybd.addresses import without_password
-from raybd.registry import BadInput
+from raybd.registry import BadInput, Outage
 
 KEY = "cluster.optuna"
 CONNECTION: dict[str, Any] = {
@@ -33,7 +33,7 @@ class Dropped(Exception):
     """The database did not answer a call, which may succeed when it is repeated."""
 
 
-class DatabaseDown(BadInput):
+class DatabaseDown(Outage):
     """The database does not answer, or no longer belongs to us, so what was asked of it was not done."""
 
 
@@ -79,7 +79,8 @@ class Hold:
         """Hold the study from now on.
 
         Raises:
-            BadInput: if another process holds it, the database does not answer, or its driver is not installed.
+            BadInput: if another process holds it, or the driver is not installed.
+            DatabaseDown: if the database does not answer, or does not let us in.
         """
         try:
             self.check()

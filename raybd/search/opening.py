@@ -91,7 +91,8 @@ def open_study(
 
     Raises:
         BadInput: if the folder holds a study of something else or with another warm start, which is left as it was;
-            if another process is searching there; if the database does not answer.
+            if another process is searching there.
+        DatabaseDown: if the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     held: Held

@@ -61,7 +61,7 @@ class PatientStorage(BaseStorage):
                     self._hold.lost = True
                     raise DatabaseDown(
                         f"{KEY}: PostgreSQL at {self._place} has not answered for {PATIENCE:.0f} s "
-                        f"({explain(error)}); start the same command again when it does, nothing is lost"
+                        f"({explain(error)}); nothing is lost"
                     ) from error
             except BadInput:
                 self._hold.lost = True
@@ -216,15 +216,27 @@ def _plain(value: Any) -> Any:
 
 
 def _tables(url: URL, hold: Hold) -> RDBStorage:
-    """Optuna's tables, made if need be, whose outages are raised as `Dropped`."""
+    """Optuna's tables, made if need be, whose outages are raised as `Dropped`.
+
+    Raises:
+        DatabaseDown: if the database goes away meanwhile, or does not let us in time.
+        BadInput: if it refuses.
+    """
+    import psycopg
+
     try:
         with hold.making_tables():
             tables = RDBStorage(
                 url.render_as_string(),
                 engine_kwargs={"pool_pre_ping": True, "pool_size": 2, "connect_args": dict(CONNECTION)},
             )
-    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, psycopg.Error) as error:
         cause = error.__cause__ or error
+        if isinstance(getattr(cause, "orig", cause), psycopg.OperationalError):
+            raise DatabaseDown(
+                f"{KEY}: PostgreSQL at {place(url)} did not answer while Optuna's tables were looked at "
+                f"({explain(cause)})"
+            ) from error
         raise BadInput(
             f"{KEY}: PostgreSQL at {place(url)} is not fit for Optuna's tables ({explain(cause)})"
         ) from error

@@ -121,7 +121,8 @@ class OptunaDecider:
         Raises:
             BadInput: for a budget below one or an unknown sampler; if the folder holds a study of something
                 else or with another warm start, which is left as it was; if another process is searching there; if
-                a known trial is missing; if the database does not answer.
+                a known trial is missing.
+            DatabaseDown: if the database does not answer.
         """
         _check_budget(trials, extend, sampler)
         identity = {

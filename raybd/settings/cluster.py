@@ -83,3 +83,7 @@ class ClusterSettings(Section):
     def folder(self) -> Path | None:
         """The shared folder that holds run folders, where `storage` is a path."""
         return Path(self.storage) if self.storage is not None and self.storage.startswith("/") else None
+
+    def runs(self, given: Path | None) -> Path:
+        """Where run folders lie: where the user says, else on the shared folder, else in `runs` here."""
+        return given or self.folder or Path("runs")

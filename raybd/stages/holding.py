@@ -9,9 +9,7 @@ from typing import BinaryIO
 
 from raybd.registry import BadInput
 from raybd.settings import StudySettings
-from raybd.stages.mirror import mirrored
-
-LOCK = ".lock"
+from raybd.stages.mirror import LOCK, Mirror, sending
 
 
 class _Kept:
@@ -19,8 +17,12 @@ class _Kept:
 
     def __init__(self) -> None:
         self.held: dict[Path, BinaryIO] = {}
-        self.copied: set[Path] = set()
         self.copies = ExitStack()
+
+    def keep(self, folder: Path, lock: BinaryIO, mirror: Mirror | None) -> None:
+        self.held[folder] = lock
+        if mirror is not None:
+            self.copies.enter_context(sending(mirror))
 
 
 _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
@@ -28,7 +30,12 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """Keep what is taken in the block until it ends; a block in another one lets go of nothing itself."""
+    """Keep what is taken in the block until it ends; a block in another one lets go of nothing itself.
+
+    Raises:
+        BadInput: after the block, if another machine took a copy over.
+        Outage: after the block, if S3 does not take the rest of a copy. What ended the block itself comes first.
+    """
     if _kept.get() is not None:
         yield
         return
@@ -43,19 +50,61 @@ def keeping() -> Iterator[None]:
             file.close()
 
 
-def copy(settings: StudySettings, runs: Path) -> None:
-    """Bring a study's run folder from its copy on S3, where it has one, and keep that up for this block of `keeping`.
+def fetch(settings: StudySettings, runs: Path) -> None:
+    """Bring a study's run folder from its copy on S3, where it is not here; hold it and keep its copy up from then on.
+
+    It comes into `.NAME.fetch` and is given its name when all of it is there. The lock in it moves along.
 
     Raises:
-        BadInput: if the copy is of another machine's folder, or S3 cannot be read.
+        BadInput: if another driver is at work in it, here or on another machine; if S3 refuses.
+        Outage: if S3 does not answer.
+        LookupError: outside any block of `keeping`.
+    """
+    folder = (runs / settings.name).absolute()
+    kept = _current(folder)
+    if folder in kept.held or _there(folder):
+        return
+    mirror = _mirror(settings, folder)
+    if mirror is None or not mirror.holds():
+        return
+    draft = folder.with_name(f".{folder.name}.fetch")
+    draft.mkdir(parents=True, exist_ok=True)
+    lock = _locked(draft, folder)
+    try:
+        if _there(folder):  # another fetched it just now, and has let go of it
+            lock.close()
+            return
+        mirror.fetch(draft)
+        draft.replace(folder)
+    except BaseException:
+        lock.close()
+        raise
+    kept.keep(folder, lock, mirror)
+
+
+def take(settings: StudySettings, runs: Path) -> None:
+    """Hold an existing run folder for this block of `keeping`, and then its copy on S3, where it has one.
+
+    The kernel lets go of it also when we are killed.
+
+    Raises:
+        BadInput: if another driver holds it, here or on another machine; if S3 refuses.
+        Outage: if S3 does not answer.
         LookupError: outside any such block.
     """
-    folder, storage = (runs / settings.name).absolute(), settings.cluster.storage
+    folder = (runs / settings.name).absolute()
     kept = _current(folder)
-    if storage is None or not storage.startswith("s3://") or folder in kept.copied:
+    if folder in kept.held:
         return
-    kept.copies.enter_context(mirrored(folder, storage, settings.cluster.s3_endpoint))
-    kept.copied.add(folder)
+    lock = _locked(folder, folder)
+    try:
+        mirror = _mirror(settings, folder)
+        if mirror is not None:
+            mirror.claim()
+    except BaseException:
+        lock.close()
+        raise
+    kept.keep(folder, lock, mirror)
 
 
 def _current(folder: Path) -> _Kept:
@@ -65,17 +114,19 @@ def _current(folder: Path) -> _Kept:
     return kept
 
 
-def take(folder: Path) -> None:
-    """Hold an existing run folder for this block of `keeping`; the kernel lets go of it also when we are killed.
+def _there(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir())
 
-    Raises:
-        BadInput: if another driver holds it.
-        LookupError: outside any such block.
-    """
-    held = _current(folder).held
-    if folder in held:
-        return
-    file = (folder / LOCK).open("ab")
+
+def _mirror(settings: StudySettings, folder: Path) -> Mirror | None:
+    storage = settings.cluster.storage
+    if storage is None or not storage.startswith("s3://"):
+        return None
+    return Mirror(folder, storage, settings.cluster.s3_endpoint)
+
+
+def _locked(home: Path, folder: Path) -> BinaryIO:
+    file = (home / LOCK).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -86,4 +137,4 @@ def take(folder: Path) -> None:
     except BaseException:
         file.close()
         raise
-    held[folder] = file
+    return file

@@ -1,26 +1,26 @@
 """A run folder's copy on S3, which outlives the machine it was made on: fetched before a stage, kept up during it."""
 
 import contextlib
-import json
+import logging
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
 
-from raybd.registry import BadInput, read_json, write_json
+from raybd.files import write_whole
+from raybd.registry import BadInput, Outage
+from raybd.stages import lease, sendable
+from raybd.stages.bucket import Prefix, StorageDown
+from raybd.stages.lease import MARK, Lease, Taken, noted
+from raybd.stages.sendable import Sent
 
-MARK = ".mirror.json"
-"""Beside the copy and in the folder: who wrote the copy last."""
-EVERY_SECONDS = 10.0
-"""So often what changed is sent while a stage runs."""
-PATIENCE_SECONDS = 300.0
-"""So long the last sending is tried again before the stage is called unsaved."""
-_PASSING = (".draft", ".sent", ".tmp", ".lock")
-_BUSY = "mlflow.db"
-"""MLflow's own file is written to at any time while a stage runs, so it is sent only when the stage has ended."""
+PATIENCE_SECONDS, BRIEFLY_SECONDS = 300.0, 15.0
+"""So long the last sending is tried again before the stage is called unsaved; and so long where it was interrupted."""
+
+LOCK = ".lock"
+"""Held by whoever works in the folder."""
+
+_log = logging.getLogger(__name__)
 
 
 class Mirror:
@@ -28,172 +28,162 @@ class Mirror:
 
     def __init__(self, folder: Path, url: str, endpoint: str | None) -> None:
         self._folder = folder
-        self._url = f"{url.rstrip('/')}/{folder.name}"
-        self._base = self._url.removeprefix("s3://")
-        self._s3 = _s3(endpoint)
-        self._sent: dict[str, tuple[int, int]] = {}
-        self._claimed = False
+        self._copy = Prefix(f"{url.rstrip('/')}/{folder.name}", endpoint)
+        self._lease = Lease(self._copy)
+        self._sent: dict[str, Sent | None] = {}  # None: there, but not known to be what we have
 
-    def fetch(self) -> int:
-        """Bring the copy to the folder if that is not there; return how many files came.
+    def holds(self) -> bool:
+        """Whether there is a copy to fetch.
 
         Raises:
-            BadInput: if the folder is there, but another machine wrote the copy since; or if S3 cannot be read.
+            BadInput, Outage: if S3 refuses, or does not answer.
         """
-        try:
-            there = self._listed()
-            holder = self._holder() if MARK in there else None
-            if self._folder.exists():
-                self._check_ours(holder)
-                return 0
-            for name, size in there.items():
-                self._fetch(name, size)
-        except OSError as error:
-            raise BadInput(f"cluster.storage: {self._url} cannot be read ({_line(error)})") from error
-        return len(there)
+        with self._reading():
+            return bool(self._copy.listed().keys() - {MARK})
 
-    def _check_ours(self, holder: str | None) -> None:
-        mark = self._folder / MARK
-        own = read_json(mark).values() if mark.is_file() else ()
-        if holder is not None and holder not in own:
-            raise BadInput(
-                f"cluster.storage: {self._url} holds this run as another machine left it, which {self._folder} does "
-                "not know of; move that folder away to go on with the copy"
-            )
+    def fetch(self, draft: Path) -> None:
+        """Make the copy ours and bring it to a folder, which the caller then gives its name.
 
-    def _claim(self) -> None:
-        """Say, here and there, that this folder is what the copy is of; a kill in between leaves it ours."""
-        mark = self._folder / MARK
-        before = read_json(mark)["holder"] if mark.is_file() else None
-        holder = uuid.uuid4().hex
-        write_json(mark, {"holder": holder, "before": before})
-        self._write(MARK, mark.read_bytes())
-        self._claimed = True
+        Raises:
+            BadInput: if another machine is at work in it, or it holds what is no run folder's; or if S3 refuses.
+            Outage: if S3 does not answer.
+        """
+        sendable.emptied(draft, but=(MARK, LOCK))
+        with self._reading():
+            self._lease.claim(draft, over_others=True)
+            try:
+                for name in self._copy.listed().keys() - {MARK}:
+                    self._lease.keep()
+                    self._fetch(draft, name)
+            except BaseException:
+                with contextlib.suppress(StorageDown, BadInput):
+                    self._lease.beat(ended=True)
+                raise
+        sendable.note_sent(draft, self._sent)
+
+    def claim(self) -> None:
+        """Make the copy that of the folder, which is there.
+
+        Raises:
+            BadInput: if another machine wrote the copy since, or is at work in it; or if S3 refuses.
+            Outage: if S3 does not answer.
+        """
+        known = sendable.sent(self._folder) if noted(self._folder) else {}
+        with self._reading():
+            nothing_lost = not self._copy.listed().keys() - {MARK}
+            self._lease.claim(self._folder, over_others=nothing_lost)
+            for name, version in self._copy.listed().items():
+                entry = known.get(name)
+                self._sent[name] = entry if entry is not None and entry[2] == version else None
+        self._sent.pop(MARK, None)
 
     def send(self, *, ended: bool) -> int:
         """Send what changed and delete what went; return how many files. `ended`: nothing writes any more.
 
         Raises:
-            OSError: if S3 does not take it; what was sent is sent, the rest waits for the next call.
+            Taken: if the copy is no longer ours; nothing is sent.
+            StorageDown: if S3 does not take it; what was sent is sent, the rest waits for the next call.
         """
         if not self._folder.is_dir():
             return 0
-        if not self._claimed:
-            self._claim()
-        files = {name: path.stat() for name, path in self._files() if ended or not name.startswith(_BUSY)}
-        changed = [n for n, s in files.items() if self._sent.get(n) != (s.st_size, s.st_mtime_ns)]
-        for name in sorted(changed, key=lambda name: files[name].st_mtime_ns):
-            with contextlib.suppress(FileNotFoundError):  # a trial left the front meanwhile
-                content = (self._folder / name).read_bytes()
-                self._write(name, content)
-                self._sent[name] = (files[name].st_size, files[name].st_mtime_ns)
-        gone = [name for name in self._sent if name not in files and not name.startswith(_BUSY)]
-        for name in gone:
-            self._s3.delete_file(f"{self._base}/{name}")
-            del self._sent[name]
+        self._lease.beat()
+        files = dict(sendable.files(self._folder))
+        changed = [name for name, state in files.items() if (self._sent.get(name) or ())[:2] != state]
+        gone = self._sent.keys() - files.keys()
+        try:
+            for name in sorted(changed, key=lambda name: files[name][1]):
+                self._lease.keep()
+                content = sendable.content(self._folder / name, ended=ended)
+                if content is not None:
+                    self._sent[name] = (*files[name], self._copy.write(name, content))
+            for name in gone:
+                self._lease.keep()
+                self._copy.delete(name)
+                del self._sent[name]
+        finally:
+            if changed or gone:
+                sendable.note_sent(self._folder, self._sent)
+        if ended:
+            self._lease.beat(ended=True)
         return len(changed) + len(gone)
 
-    def settle(self) -> None:
-        """Send the rest, again and again if need be.
+    def settle(self, patience: float) -> None:
+        """Send the rest, again and again if need be, and say beside the copy that we have ended.
 
         Raises:
-            BadInput: if S3 did not take it for `PATIENCE_SECONDS`.
+            Taken: if the copy is no longer ours.
+            Outage: if S3 did not take it for `patience` seconds.
         """
-        deadline, pause = time.monotonic() + PATIENCE_SECONDS, 1.0
+        deadline, pause = time.monotonic() + patience, 1.0
         while True:
             try:
                 self.send(ended=True)
-            except OSError as error:
+            except StorageDown as error:
                 if time.monotonic() + pause > deadline:
-                    raise BadInput(
-                        f"cluster.storage: {self._url} cannot be written ({_line(error)}); all is kept in "
-                        f"{self._folder}, repeat the command there when the storage is back"
+                    raise Outage(
+                        f"cluster.storage: {self._copy.url} cannot be written ({error}); all is kept in {self._folder}"
                     ) from error
                 time.sleep(pause)
                 pause = min(2 * pause, 30.0)
             else:
                 return
 
-    def _listed(self) -> dict[str, int]:
-        from pyarrow.fs import FileSelector, FileType
-
-        found = self._s3.get_file_info(FileSelector(self._base, recursive=True, allow_not_found=True))
-        return {each.path.removeprefix(f"{self._base}/"): each.size for each in found if each.type == FileType.File}
-
-    def _fetch(self, name: str, size: int) -> None:
+    def _fetch(self, draft: Path, name: str) -> None:
         """Bring one file; what others can write to must not reach outside the folder."""
         if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-            raise BadInput(f"cluster.storage: {self._url} holds a file outside the run, {name!r}")
-        target = self._folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self._s3.open_input_stream(f"{self._base}/{name}") as stream:
-            target.write_bytes(stream.read())
-        if name != MARK:
-            self._sent[name] = (size, target.stat().st_mtime_ns)
+            raise BadInput(f"cluster.storage: {self._copy.url} holds a file outside the run, {name!r}")
+        found = self._copy.read(name)
+        if found is not None:
+            write_whole(draft / name, found.content)
+            self._sent[name] = (*sendable.state(draft / name), found.version)
 
-    def _holder(self) -> str | None:
-        with self._s3.open_input_stream(f"{self._base}/{MARK}") as stream:
-            try:
-                return str(json.loads(stream.read(1000))["holder"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(f"cluster.storage: {self._url}/{MARK} is not raybd's ({error})") from error
-
-    def _write(self, name: str, content: bytes) -> None:
-        with self._s3.open_output_stream(f"{self._base}/{name}") as stream:
-            stream.write(content)
-
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        for path in sorted(self._folder.rglob("*")):
-            name = path.relative_to(self._folder).as_posix()
-            if path.is_file() and name != MARK and not name.endswith(_PASSING) and not name.startswith("search/ray/"):
-                yield name, path
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageDown as error:
+            kind = BadInput if error.refused else Outage
+            raise kind(f"cluster.storage: {self._copy.url} cannot be read ({error})") from error
 
 
 @contextlib.contextmanager
-def mirrored(folder: Path, url: str | None, endpoint: str | None = None) -> Iterator[None]:
-    """Keep the copy of a run folder at `url` for as long as the block lasts, whatever ends it; nothing for None.
+def sending(mirror: Mirror) -> Iterator[None]:
+    """Keep a copy that is ours up for as long as the block lasts, whatever ends it.
 
-    While the block runs S3 may be down: what could not be sent is sent later.
-
-    Args:
-        folder: the run folder.
-        url: `s3://BUCKET/PREFIX`; the copy lies below it, under the folder's name.
-        endpoint: of an S3 server that is not AWS's, `http://HOST:PORT`.
+    While the block runs S3 may be down: what could not be sent is sent later. What ends the block is never hidden.
 
     Raises:
-        BadInput: if the copy is of another machine's folder, or S3 fails before or after the block.
+        Taken: after the block, if another machine has taken the copy over.
+        Outage: after the block, if S3 does not take the rest.
     """
-    if url is None:
-        yield
-        return
-    mirror = Mirror(folder, url, endpoint)
-    mirror.fetch()
     done = threading.Event()
     sender = threading.Thread(target=_keep_sending, args=(mirror, done), name="mirror", daemon=True)
     sender.start()
-    try:
-        yield
-    finally:
+
+    def settle(patience: float) -> None:
         done.set()
         sender.join()
-        mirror.settle()
+        mirror.settle(patience)
+
+    try:
+        yield
+    except BaseException as error:
+        try:
+            settle(PATIENCE_SECONDS if isinstance(error, Exception) else BRIEFLY_SECONDS)
+        except (Outage, BadInput, OSError) as second:
+            _log.warning("%s", second)
+        raise
+    settle(PATIENCE_SECONDS)
 
 
 def _keep_sending(mirror: Mirror, done: threading.Event) -> None:
-    while not done.wait(EVERY_SECONDS):
-        with contextlib.suppress(OSError):
+    while True:  # at once, too: others are to see more than the mark
+        try:
             mirror.send(ended=False)
-
-
-def _s3(endpoint: str | None) -> Any:
-    """Credentials and region come from the environment, as for every client of S3."""
-    from pyarrow.fs import S3FileSystem
-
-    if endpoint is None:
-        return S3FileSystem()
-    parts = urlsplit(endpoint)
-    return S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        except Taken as error:
+            _log.warning("%s", error)
+            return
+        except (StorageDown, OSError):
+            pass
+        if done.wait(lease.EVERY_SECONDS):
+            return

@@ -18,7 +18,8 @@ def promote(
     """Register the candidate if the gate lets it pass; return the card of what happened.
 
     Raises:
-        BadInput: if the assessment is of other weights, or MLflow refuses or does not answer.
+        BadInput: if the assessment is of other weights, or MLflow refuses.
+        Unreachable: if MLflow does not answer.
     """
     check_ships(assessment, candidate)
     refused = settings.gate.verdict(assessment.checks)

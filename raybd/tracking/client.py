@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raybd.addresses import without_password
-from raybd.registry import BadInput, nearest
+from raybd.registry import BadInput, Outage, nearest
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
@@ -44,7 +44,7 @@ _OUTAGES = {
 }
 
 
-class Unreachable(BadInput):
+class Unreachable(Outage):
     """MLflow does not answer, so what was asked of it was not done."""
 
 

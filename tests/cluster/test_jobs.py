@@ -113,6 +113,19 @@ def test_a_study_becomes_one_job_that_takes_nothing_from_here_but_its_files(
     assert done.secrets == ("PGPASSWORD", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
+def test_each_job_of_a_study_on_s3_has_a_run_folder_of_its_own(server: Server, tmp_path: Path) -> None:
+    """Ray gives a cached working directory, with what an earlier job left in it, to the next of the same files."""
+    study = written(tmp_path, cluster={"address": ADDRESS, "storage": "s3://bucket/raybd"})
+    cluster.submit(study)
+    server.add("raybd-tiny", "STOPPED")
+    done = cluster.submit(study)
+    assert [job["entrypoint"] for job in server.sent] == [
+        "exec raybd run study.yaml --runs runs/raybd-tiny",
+        "exec raybd run study.yaml --runs runs/raybd-tiny-2",
+    ]
+    assert done.runs == "runs/raybd-tiny-2"
+
+
 def test_the_studys_address_counts_for_more_than_rays_variables_and_leaves_them(
     server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

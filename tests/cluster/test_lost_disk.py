@@ -48,8 +48,9 @@ def study(folder: Path, s3: S3, database: str) -> Path:
 
 
 def raybd(study: Path, runs: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    # The copy is sent every 10 s; here every half second, so that the test need not wait.
-    program = "from raybd.stages import mirror; mirror.EVERY_SECONDS = 0.5; from raybd.cli import main; main()"
+    # The copy is sent every 10 s and given up after 120; here sooner, so that the test need not wait.
+    seconds = "lease.EVERY_SECONDS, lease.SILENT_SECONDS, lease.ASK_SECONDS = 0.5, 5, 0.5"
+    program = f"from raybd.stages import lease; {seconds}; from raybd.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, "run", str(study), "--runs", str(runs)],
         env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])},

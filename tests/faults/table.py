@@ -53,8 +53,26 @@ FAULTS = (
     Fault(
         "two drivers on one run folder",
         "every verb while `raybd run` is in each of its stages",
-        "the second is refused with exit 2 and changes nothing; `sync` goes on",
-        "tests/faults/test_drivers.py::test_a_second_driver_is_refused_at_every_stage_and_a_sync_is_not",
+        "the second is refused with exit 2 and changes nothing, here and on S3",
+        "tests/faults/test_drivers.py::test_a_second_driver_is_refused_at_every_stage",
+    ),
+    Fault(
+        "two machines on one copy on S3",
+        "`raybd run` from another folder while a first one is in each of its stages",
+        "the second waits 150 s for the first to end or fall silent, then is refused with exit 2 and changes nothing",
+        "tests/faults/test_drivers.py::test_a_second_machine_on_one_copy_is_refused_and_then_goes_on",
+    ),
+    Fault(
+        "a machine is taken for dead, and is not",
+        "one that S3 does not hear of for longer than a mark may be old, while another takes the copy over",
+        "the first sends nothing more, says so, and ends with exit 2; what it did is in its own folder",
+        "tests/cluster/test_lease.py::test_a_machine_that_was_thought_dead_sends_nothing_more_and_says_so",
+    ),
+    Fault(
+        "a fetch from S3 is cut short",
+        "an interrupt in the middle of it",
+        "no run folder is left; the same command fetches again",
+        "tests/cluster/test_mirror.py::test_a_fetch_cut_short_leaves_no_run_folder_and_is_done_again",
     ),
     Fault(
         "the disk is full",
@@ -132,13 +150,19 @@ FAULTS = (
     Fault(
         "PostgreSQL restarts, or is away",
         "an immediate restart, 10 s of downtime, and for good, in the middle of a search",
-        "the search waits up to five minutes, figures as undisturbed; then exit 2, and it can be resumed",
+        "the search waits up to five minutes, figures as undisturbed; then exit 1, and it can be resumed",
         "tests/cluster/test_database.py::test_a_database_that_restarts_in_the_middle_costs_no_trial",
     ),
     Fault(
-        "S3 is down",
-        "writing refused while a stage runs",
-        "nothing is held up; what cannot be sent within five minutes after the stage's end is said, exit 2",
+        "S3 answers nobody for 20 s",
+        "its server stopped in the middle of a run",
+        "the search goes on; the copy is whole in the end",
+        "tests/cluster/test_lost_disk.py::test_a_run_outlives_an_object_store_that_answers_nobody_for_a_while",
+    ),
+    Fault(
+        "S3 takes nothing to the end",
+        "writing refused for good while what keeps the copy runs",
+        "nothing is held up; what cannot be sent within five minutes after the command's end is said, exit 1",
         "tests/cluster/test_mirror.py::test_an_outage_holds_nothing_up_and_what_is_unsaved_at_the_end_is_said",
     ),
 )

@@ -4,15 +4,17 @@ import random
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from raybd import pipeline
 from raybd.registry import BadInput
-from raybd.search.records import TrialRecord
+from raybd.stages import lease
 from raybd.stages.holding import keeping, take
+from raybd.stages.lease import MARK
+from tests.cluster.s3 import CREDENTIALS, S3
 from tests.faults.checks import figures, front, settled
 from tests.faults.homes import Home, kill, wait_for
 from tests.studies import contents
@@ -68,35 +70,79 @@ def refused_in_a_thread(act: Callable[[], object]) -> str:
     return "".join(told)
 
 
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """An S3 server, and seconds for the minutes in which one machine waits for another to fall silent."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(lease, "EVERY_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 2.0)
+    monkeypatch.setattr(lease, "ASK_SECONDS", 0.5)
+    server = S3(tmp_path)
+    server.start()
+    server.make_bucket("bucket")
+    yield server
+    server.stop()
+
+
+def copied(s3: S3) -> dict[str, object]:
+    return {"storage": "s3://bucket/raybd", "s3_endpoint": s3.endpoint}
+
+
 @pytest.mark.cluster
-def test_a_second_driver_is_refused_at_every_stage_and_a_sync_is_not(home: Home) -> None:
-    settings = home.settings(search={"trials": 1})
+@pytest.mark.parametrize("storage", [None, "s3"])
+def test_a_second_driver_is_refused_at_every_stage(
+    home: Home, storage: str | None, request: pytest.FixtureRequest
+) -> None:
+    cluster = {} if storage is None else copied(request.getfixturevalue(storage))
+    settings = home.settings(search={"trials": 1}, cluster=cluster)
     refused: dict[str, dict[str, str]] = {}
     verbs: dict[str, Callable[[], object]] = {
         verb: lambda verb=verb: getattr(pipeline, verb)(settings, runs=home.runs)  # type: ignore[misc]
-        for verb in ("run", "inject", "select", "assess", "promote", "rollback", "report")
+        for verb in ("run", "inject", "select", "assess", "promote", "rollback", "report", "sync")
     }
     verbs["search"] = lambda: pipeline.search(settings, runs=home.runs, resume=True)
+    holders: set[bytes] = set()
 
     def others_try(word: str) -> None:
         refused[word] = {verb: refused_in_a_thread(act) for verb, act in verbs.items()}
+        holders.update((home.run / MARK).read_bytes() for _ in cluster)
 
-    def others_sync(record: TrialRecord) -> None:
-        assert refused_in_a_thread(lambda: pipeline.sync(settings, runs=home.runs)) == ""
-
-    pipeline.run(settings, runs=home.runs, on_stage=others_try, on_trial=others_sync)
+    pipeline.run(settings, runs=home.runs, on_stage=others_try)
     assert set(refused) == {"search", "select", "assess", "promote", "report"}
     for word, told in refused.items():
         assert all("another raybd is at work" in text for text in told.values()), (word, told)
+    assert len(holders) == bool(cluster), "nobody else claimed the copy"
     settled(home.run)
     assert pipeline.report(settings, runs=home.runs).is_file(), "the first one let go of it"
 
 
 @pytest.mark.cluster
+def test_a_second_machine_on_one_copy_is_refused_and_then_goes_on(home: Home, s3: S3, tmp_path: Path) -> None:
+    settings = home.settings(search={"trials": 1}, cluster=copied(s3))
+    told: dict[str, str] = {}
+
+    def other_machine(word: str) -> None:
+        told[word] = refused_in_a_thread(lambda: pipeline.run(settings, runs=tmp_path / "other"))
+        assert not (tmp_path / "other" / settings.name).exists()
+
+    pipeline.search(settings, runs=home.runs, on_trial=lambda record: other_machine("search"))
+    pipeline.run(settings, runs=home.runs, on_stage=other_machine)
+    assert set(told) == {"search", "select", "assess", "promote", "report"}
+    assert all("another machine is at work in s3://bucket/raybd/tiny" in text for text in told.values()), told
+    settled(home.run)
+    stages: list[str] = []
+    pipeline.run(settings, runs=tmp_path / "other", on_stage=stages.append)
+    assert stages == ["report"], "all else came from the copy"
+    settled(tmp_path / "other" / settings.name)
+    assert "as another machine left it" in refused_in_a_thread(lambda: pipeline.run(settings, runs=home.runs))
+
+
+@pytest.mark.cluster
 def test_a_second_process_is_refused_with_exit_2_and_changes_nothing(home: Home) -> None:
-    home.settings(search={"trials": 1})
+    settings = home.settings(search={"trials": 1})
     with keeping():
-        take(home.run.absolute())
+        take(settings, home.runs)
         before = contents(home.run)
         second = home.raybd("run")
         assert contents(home.run) == before
