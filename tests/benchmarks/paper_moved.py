@@ -65,7 +65,7 @@ CASES = {
         attacks={
             "badnets": {"target_label": 0},
             "blended": {"target_label": 0},
-            "latent": {"target_label": SNEAKER},
+            "latent": {"target_label": SNEAKER, "epochs": 20, "weight": 4.0},
         },
     ),
     "encoder": Case(
