@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,7 +230,12 @@ class Workers:
                 courier.close()
 
     def map_jobs(self, view: SearchView, jobs: Sequence[Job], *, on_job: OnJob | None = None) -> tuple[Outcome, ...]:
-        """Run `jobs` on the workers and return how they ended, in their order."""
+        """Run `jobs` on the workers and return how they ended, in their order.
+
+        Raises:
+            Outage: if no machine could hold a worker for `MACHINE_SECONDS`, and none was asked of an autoscaler.
+            RuntimeError: if no worker can be started.
+        """
         packed = ray.put(view.pack())
         absolute = [Job(defense=j.defense, seed=j.seed, weights=j.weights and j.weights.absolute()) for j in jobs]
 
@@ -251,11 +257,16 @@ class Workers:
         """Call a module-level function on every item, on the workers, and return the results in order.
 
         Raises:
-            RuntimeError: if a call loses its worker again and again; errors of `function` are raised as they are.
+            Outage: if no machine could hold a worker for `MACHINE_SECONDS`, and none was asked of an autoscaler.
+            RuntimeError: if no worker can be started, or a call loses its worker again and again; errors of `function`
+                are raised as they are.
         """
         return self._spread("call", [(function, item) for item in items])
 
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
         where = actor_options(self.cpus, self.gpus, self.placement)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
-        return spread(method, calls, actors=self.now(), options=options, **how)
+        # Where machines were asked of an autoscaler, it may bring one after a long time.
+        awaited = self.joined and not self.elastic
+        held = None if awaited else partial(room, self.cpus, self.gpus)
+        return spread(method, calls, actors=self.now(), options=options, room=held, **how)

@@ -5,20 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import (
-    GetTimeoutError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import RayError, RayTaskError
 
 from raybd.search.records import Job, Outcome
 from raybd.search.trial import attempt, drain
 from raybd.search.tuner.courier import Courier, Desk
+from raybd.search.tuner.pool import Pool, reason
 from raybd.search.view import SearchView
 from raybd.training import Epoch
 
@@ -27,10 +19,6 @@ B = TypeVar("B")
 
 ATTEMPTS = 3
 """A call whose worker is lost is tried so often in all."""
-ANSWER_S = 30.0
-"""Seconds in which an actor must say how long its work has been silent; one that cannot even do that hangs."""
-LOST = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
-"""What Ray says when a worker went away with its call: killed, out of memory, or with its whole machine."""
 
 
 class JobActor:
@@ -72,6 +60,7 @@ def spread(
     options: Mapping[str, Any],
     courier: Courier | None = None,
     patience: float | None = None,
+    room: Callable[[], int] | None = None,
     tell: Callable[[int, Any], None] | None = None,
     lost: Callable[[str], Any] | None = None,
 ) -> list[Any]:
@@ -87,77 +76,47 @@ def spread(
         courier: brings weights to the driver from other machines.
         patience: seconds for which a call may show nothing before its actor is taken as hung; for ever by default.
             Only for a method that shows now and then that it is alive.
+        room: says how many actors the machines hold that are alive; without it one waits for machines for ever.
         tell: called with index and result as each comes.
         lost: what to return, given the reason, for a call that lost its worker too often; an error by default.
 
     Raises:
-        RuntimeError: if a call lost its worker too often and `lost` is None; errors in calls are raised as they are.
+        Outage: if there is no `room` for one actor for `MACHINE_SECONDS`.
+        RuntimeError: if no actor can be started, or a call lost its worker too often and `lost` is None; errors in
+            calls are raised as they are.
     """
     plain: Any = ray.remote(**options)(JobActor)
     kind = plain.options(max_concurrency=2)  # the second is for `silent`
-    idle: list[Any] = []
-    starting: dict[Any, Any] = {}
-
-    def start() -> None:
-        actor = kind.remote(courier)
-        starting[actor.silent.remote()] = actor
-
+    pool = Pool(lambda: kind.remote(courier), patience=patience, room=room)
     waiting = list(reversed(range(len(calls))))
     attempts = [0] * len(calls)
     results: dict[int, Any] = {}
-    under_way: dict[Any, tuple[int, Any]] = {}
     try:
         for _ in range(min(actors, len(calls))):
-            start()
+            pool.start()
         while len(results) < len(calls):
-            while waiting and idle:
-                i, actor = waiting.pop(), idle.pop()
-                under_way[getattr(actor, method).remote(*calls[i])] = (i, actor)
-            ready = _first(under_way, starting, patience)
-            if ready in starting:
-                idle.append(starting.pop(ready))  # or it was lost, which its first call will tell
+            while waiting and pool.idle:
+                i = waiting.pop()
+                pool.hand(i, method, calls[i])
+            if (ended := pool.next()) is None:
                 continue
-            i, actor = under_way.pop(ready)
+            i, result, gone = ended
             attempts[i] += 1
-            try:
-                results[i] = ray.get(ready)
-            except LOST as error:
-                start()
-                if attempts[i] < ATTEMPTS:
-                    waiting.append(i)
-                    continue
-                results[i] = _given_up(error, attempts[i], lost)
-            except RayTaskError as error:
-                idle.append(actor)
-                raise error.cause from None
-            else:
-                idle.append(actor)
+            if gone is not None and attempts[i] < ATTEMPTS:
+                waiting.append(i)
+                continue
+            results[i] = result if gone is None else _given_up(gone, attempts[i], lost)
             if tell is not None:
                 tell(i, results[i])
+    except RayTaskError as error:
+        raise error.cause from None
     finally:
-        for actor in (*idle, *starting.values(), *(actor for _, actor in under_way.values())):
-            ray.kill(actor)
+        pool.close()
     return [results[i] for i in range(len(calls))]
 
 
-def _first(under_way: Mapping[Any, tuple[int, Any]], starting: Mapping[Any, Any], patience: float | None) -> Any:
-    """The first call to end, or actor to start; actors whose calls hang are killed, which ends these."""
-    while True:
-        ended, _ = ray.wait([*under_way, *starting], num_returns=1, timeout=patience)
-        if ended:
-            return ended[0]
-        assert patience is not None
-        for _, actor in under_way.values():
-            try:
-                silent = ray.get(actor.silent.remote(), timeout=min(patience, ANSWER_S))
-            except (GetTimeoutError, *LOST):
-                silent = patience
-            if silent >= patience:
-                ray.kill(actor)
-
-
 def _given_up(error: RayError, attempts: int, lost: Callable[[str], Any] | None) -> Any:
-    text = f"its worker was lost {attempts} times ({next(iter(str(error).splitlines()), 'no reason given')})"
+    text = f"its worker was lost {attempts} times ({reason(error)})"
     if lost is None:
         raise RuntimeError(text) from error
     return lost(text)
