@@ -16,7 +16,7 @@ from raybd.cli import app
 
 MEANING = {
     0: "promoted",
-    2: "bad input; starting it again will not help",
+    2: "bad input, or another machine is at work there; see the last lines",
     3: "nothing feasible; finished, see the run's report.html",
     4: "the gate refused; finished, see the run's report.html",
 }
