@@ -7,6 +7,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from raybd.registry import Outage
+from raybd.search import tuner
 from raybd.search.tuner import jobs, pool
 
 
@@ -148,3 +149,17 @@ def test_a_wait_for_a_place_that_may_come_is_told_and_goes_on(on, caplog, monkey
     with caplog.at_level(logging.WARNING):
         assert spread(1, 1, room=room) == [0]
     assert len(caplog.records) == 3600 // pool.WARN_S - 1
+
+
+@pytest.mark.parametrize(
+    ("joined", "elastic", "awaited"), [(False, False, False), (True, True, False), (True, False, True)]
+)
+def test_only_where_an_autoscaler_was_asked_for_workers_are_machines_awaited_for_ever(
+    monkeypatch, joined, elastic, awaited
+):
+    said = {}
+    monkeypatch.setattr(tuner, "spread", lambda method, calls, **how: said.update(how) or [])
+    monkeypatch.setattr(tuner, "room", lambda cpus, gpus: cpus)
+    tuner.Workers(cpus=3, gpus=0, slots=1, joined=joined, elastic=elastic).map_calls(str, [])
+    assert (said["room"] is None) == awaited
+    assert awaited or said["room"]() == 3
