@@ -333,6 +333,19 @@ def test_joining_leaves_the_process_its_own_way_with_sigterm(workers, monkeypatc
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize(("given", "joined"), [(None, "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
+def test_a_cluster_is_joined_only_where_it_is_named(workers, monkeypatch, given, joined):
+    """Ray itself joins the cluster that was last started on the machine, whoever's it is."""
+    asked = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with tuner.connected(address=given):
+        pass
+    assert asked == [joined]
+
+
 def test_the_process_environment_is_left_as_it_was():
     before = dict(os.environ)
     with tuner._environment({"RAYBD_TEST": "1", "HOME": "elsewhere"}):

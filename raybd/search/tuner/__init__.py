@@ -77,7 +77,8 @@ def connected(
         if started:
             with _own_sigterm(), contextlib.nullcontext() if address else _on_loopback():
                 ray.init(
-                    address=address,
+                    address=address
+                    or "local",  # Ray itself would join whatever cluster was last started on this machine
                     num_cpus=workers * cpus_per_trial if workers and not address else None,
                     include_dashboard=False,
                     log_to_driver=False,
