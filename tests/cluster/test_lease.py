@@ -8,7 +8,7 @@ import pytest
 from raybd.registry import BadInput, Outage
 from raybd.stages import mirror
 from raybd.stages.bucket import Prefix, StorageDown
-from raybd.stages.lease import MARK
+from raybd.stages.lease import MARK, Lease
 from tests.cluster.machines import Machine, copy, down, elsewhere, here, mark, quick, server, there
 from tests.studies import contents
 
@@ -91,18 +91,20 @@ def test_a_machine_that_died_is_waited_for_and_its_copy_taken(
 def test_a_machine_that_was_thought_dead_sends_nothing_more_and_says_so(
     here: Machine, there: Machine, copy: Prefix, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = mirror.Mirror.send
-
-    def cut_off(self: mirror.Mirror, *, ended: bool) -> int:
-        if self._folder == here.run:
-            raise StorageDown("no answer")
-        return real(self, ended=ended)
+    real = Lease.beat
 
     def stage() -> None:
         with here.stage():
             time.sleep(0.5)
+            holder = mark(copy)["holder"]
+
+            def cut_off(self: Lease, *, ended: bool = False) -> None:
+                if self._holder == holder:
+                    raise StorageDown("no answer")
+                real(self, ended=ended)
+
             with monkeypatch.context() as patched:
-                patched.setattr(mirror.Mirror, "send", cut_off)
+                patched.setattr(Lease, "beat", cut_off)
                 assert elsewhere(there.works) == ""
             (here.run / "study.json").write_text("too late")
             time.sleep(1)
