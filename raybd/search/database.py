@@ -91,9 +91,10 @@ class Hold:
         except ImportError as error:
             raise BadInput(f"{KEY}: PostgreSQL needs a driver; pip install 'raybd[cluster]' ({error})") from error
         except Dropped as error:
-            kind = BadInput if any(words in str(error) for words in _REFUSALS) else DatabaseDown
+            refused = any(words in str(error) for words in _REFUSALS)
+            kind, does = (BadInput, "does not let us in") if refused else (DatabaseDown, "does not answer")
             raise kind(
-                f"{KEY}: PostgreSQL at {place(self._url)} does not answer ({explain(error)}); check the address, "
+                f"{KEY}: PostgreSQL at {place(self._url)} {does} ({explain(error)}); check the address, "
                 "that it runs, and that PGPASSWORD is set"
             ) from error
 
