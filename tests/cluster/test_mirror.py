@@ -359,3 +359,21 @@ def test_an_environment_that_makes_no_client_is_bad_input(here: Machine, monkeyp
             here.works()
     with pytest.raises(BadInput, match="no client"):
         Prefix("s3://bucket/x", "no address")
+
+
+@pytest.mark.parametrize("told", [{}, {"date": "noon"}])
+def test_a_server_that_tells_no_date_tells_no_age(
+    copy: Prefix, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
+    copy.write("file", b"x")
+    real = copy._client.get_object
+
+    def dateless(**arguments: object) -> object:
+        got = real(**arguments)
+        got["ResponseMetadata"]["HTTPHeaders"] = told
+        return got
+
+    monkeypatch.setattr(copy._client, "get_object", dateless)
+    found = copy.read("file")
+    assert found is not None
+    assert found.age == 0.0
