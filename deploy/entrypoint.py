@@ -3,7 +3,8 @@
 
 `raybd run` goes on where it was, so this may be started as often as the cluster likes. But a scheduler retries every
 exit other than 0, and "nothing feasible" (3) and "the gate refused" (4) are results: the same search would only find
-the same again. They are reported, with the report that says why, and end the job as finished. All else keeps its code.
+the same again. They are reported, with the report that says why, and end the job as finished; where the run folder's
+copy on S3 could not be brought up to date, `raybd run` ends with 1 or 2 in their place. All else keeps its code.
 
 It is raybd itself, in one process. To stop a job Ray sends TERM to its program and to everything below it, Slurm and
 Docker to the program alone; a shell in between that hands TERM on would, under Ray, send raybd a second one, which it

@@ -25,6 +25,9 @@ CONNECTION: dict[str, Any] = {
 
 # The same, as the server counts it: it lets go of the study of a machine that vanished.
 _SERVER_SIDE = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+# What a server says that will not change its mind; psycopg gives no SQLSTATE of a connection that failed. In another
+# language (its `lc_messages`) they are not known, and it counts as a database that is down.
+_REFUSALS = ("password authentication failed", "no password supplied", "does not exist")
 _SCHEMA_LOCK = int.from_bytes(b"raybd/db", "big", signed=True)
 _SCHEMA_WAIT = "60s"
 
@@ -79,16 +82,19 @@ class Hold:
         """Hold the study from now on.
 
         Raises:
-            BadInput: if another process holds it, or the driver is not installed.
-            DatabaseDown: if the database does not answer, or does not let us in.
+            BadInput: if another process holds it, the server lets nobody of this name, password or database in, or the
+                driver is not installed.
+            DatabaseDown: if the database does not answer.
         """
         try:
             self.check()
         except ImportError as error:
             raise BadInput(f"{KEY}: PostgreSQL needs a driver; pip install 'raybd[cluster]' ({error})") from error
         except Dropped as error:
-            raise DatabaseDown(
-                f"{KEY}: PostgreSQL at {place(self._url)} does not answer ({explain(error)}); check the address, "
+            refused = any(words in str(error) for words in _REFUSALS)
+            kind, does = (BadInput, "does not let us in") if refused else (DatabaseDown, "does not answer")
+            raise kind(
+                f"{KEY}: PostgreSQL at {place(self._url)} {does} ({explain(error)}); check the address, "
                 "that it runs, and that PGPASSWORD is set"
             ) from error
 

@@ -10,8 +10,8 @@ from raybd.registry import BadInput, Outage
 
 ANY = "*"
 """Over whatever is there, if anything is."""
-_CONFLICT, _LATER, _UNKNOWN = (409, 412), (408, 429), 501
-"""What S3 answers: the file is no longer as the writer knew it; ask again; it knows no conditions."""
+_CONFLICT, _LATER, _NOT_THERE, _UNKNOWN = (409, 412), (408, 429), 404, 501
+"""What S3 answers: the file is no longer as the writer knew it; ask again; no such file; it knows no conditions."""
 
 
 class StorageDown(Outage):
@@ -28,7 +28,7 @@ class Changed(StorageDown):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A file on S3: `version` changes with its content, `age` is in seconds by S3's own clock."""
+    """A file on S3. `version` changes with its content; `age` is in seconds by S3's own clock, 0 if it tells none."""
 
     content: bytes
     version: str
@@ -36,7 +36,11 @@ class Found:
 
 
 class Prefix:
-    """The files below one S3 address. All methods raise `StorageDown`; threads may share it."""
+    """The files below one S3 address. All methods raise `StorageDown`; threads may share it.
+
+    Raises:
+        BadInput: if no client can be made of the address and the environment.
+    """
 
     def __init__(self, url: str, endpoint: str | None) -> None:
         self.url = url
@@ -59,9 +63,17 @@ class Prefix:
             except self._client.exceptions.NoSuchKey:
                 return None
             content = got["Body"].read()
-        told = got["ResponseMetadata"]["HTTPHeaders"].get("date")
-        age = (parsedate_to_datetime(told) - got["LastModified"]).total_seconds() if told else 0.0
-        return Found(content=content, version=got["ETag"], age=age)
+        return Found(content=content, version=got["ETag"], age=_age(got))
+
+    def version(self, name: str) -> str | None:
+        """Return the version of a file; None if it is not there."""
+        with self._asking():
+            try:
+                return str(self._client.head_object(Bucket=self._bucket, Key=self._key(name))["ETag"])
+            except self._client.exceptions.ClientError as error:
+                if _status(error) != _NOT_THERE:
+                    raise
+                return None
 
     def write(self, name: str, content: bytes, over: str | None = ANY) -> str:
         """Write a file over the version `over`, None for none, and return its version.
@@ -78,6 +90,8 @@ class Prefix:
             try:
                 return str(self._client.put_object(**where, **condition)["ETag"])
             except self._client.exceptions.ClientError as error:
+                if condition and error.response.get("Error", {}).get("Code") == "NoSuchKey":
+                    raise Changed(_line(error)) from error
                 if not condition or _status(error) != _UNKNOWN:
                     raise
                 return str(self._client.put_object(**where)["ETag"])
@@ -110,6 +124,7 @@ def _client(endpoint: str | None) -> Any:
     try:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise BadInput(f"cluster.storage: S3 needs a client; pip install 'raybd[cluster]' ({error})") from error
     config = Config(
@@ -120,7 +135,18 @@ def _client(endpoint: str | None) -> Any:
         request_checksum_calculation="when_required",  # nor, as a rule, AWS's newer checksums
         response_checksum_validation="when_required",
     )
-    return boto3.client("s3", endpoint_url=endpoint, config=config)
+    try:
+        return boto3.client("s3", endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:  # a profile that is not there; an address that is none
+        raise BadInput(f"cluster.storage: no client of S3 can be made ({_line(error)})") from error
+
+
+def _age(got: Any) -> float:
+    try:
+        told = parsedate_to_datetime(got["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float((told - got["LastModified"]).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _status(error: Any) -> int:

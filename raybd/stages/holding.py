@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 from raybd.registry import BadInput
 from raybd.settings import StudySettings
-from raybd.stages.mirror import LOCK, Mirror, sending
+from raybd.stages.mirror import LOCK, Mirror
+from raybd.stages.sending import sending
 
 
 class _Kept:
@@ -33,8 +34,8 @@ def keeping() -> Iterator[None]:
     """Keep what is taken in the block until it ends; a block in another one lets go of nothing itself.
 
     Raises:
-        BadInput: after the block, if another machine took a copy over.
-        Outage: after the block, if S3 does not take the rest of a copy. What ended the block itself comes first.
+        BadInput: after the block, if another machine took a copy over, or S3 refuses the rest of it.
+        Outage: after the block, if S3 does not take the rest of a copy. A fault that ended the block comes first.
     """
     if _kept.get() is not None:
         yield
@@ -68,8 +69,12 @@ def fetch(settings: StudySettings, runs: Path) -> None:
     if mirror is None or not mirror.holds():
         return
     draft = folder.with_name(f".{folder.name}.fetch")
-    draft.mkdir(parents=True, exist_ok=True)
-    lock = _locked(draft, folder)
+    try:
+        lock = _drafted(draft, folder)
+    except FileNotFoundError:  # another gave the draft its name just as we opened the lock in it
+        if _there(folder):
+            return
+        lock = _drafted(draft, folder)
     try:
         if _there(folder):  # another fetched it just now, and has let go of it
             lock.close()
@@ -123,6 +128,11 @@ def _mirror(settings: StudySettings, folder: Path) -> Mirror | None:
     if storage is None or not storage.startswith("s3://"):
         return None
     return Mirror(folder, storage, settings.cluster.s3_endpoint)
+
+
+def _drafted(draft: Path, folder: Path) -> BinaryIO:
+    draft.mkdir(parents=True, exist_ok=True)
+    return _locked(draft, folder)
 
 
 def _locked(home: Path, folder: Path) -> BinaryIO:

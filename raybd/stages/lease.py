@@ -1,10 +1,12 @@
 """Who writes a run folder's copy on S3: a mark beside it, written again and again while its writer lives."""
 
+import contextlib
 import json
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ MARK = ".mirror.json"
 EVERY_SECONDS = 10.0
 """So often the mark is written again."""
 SILENT_SECONDS = 120.0
-"""A mark of this age, by S3's own clock, is of a machine that died."""
+"""A mark of this age, by S3's own clock, or unchanged for so long by ours, is of a machine that died."""
 WAIT_SECONDS = 150.0
 """So long a machine that comes later waits for the mark to age, or to end."""
 ASK_SECONDS = 5.0
@@ -35,42 +37,52 @@ class _Mark:
     version: str
     age: float
 
-    @property
-    def free(self) -> bool:
-        """Whether its holder has ended, by its own word or by its silence."""
-        return self.ended or self.age >= SILENT_SECONDS
+
+class _Watch:
+    """Whether a mark's holder has ended, by its own word or by its silence; not every S3 tells a mark's age."""
+
+    def __init__(self) -> None:
+        self._version, self._since = "", 0.0
+
+    def free(self, mark: _Mark) -> bool:
+        now = time.monotonic()
+        if mark.version != self._version:
+            self._version, self._since = mark.version, now
+        return mark.ended or max(mark.age, now - self._since) >= SILENT_SECONDS
 
 
 class Lease:
-    """The right to write one copy; of one session, whose name the folder keeps."""
+    """The right to write one copy; of one session, whose name the folder keeps. Threads may share it."""
 
     def __init__(self, copy: Prefix) -> None:
         self._copy = copy
         self._holder = uuid.uuid4().hex
         self._count, self._beaten = 0, 0.0
-        self._lost = False
+        self._lost = self._ended = False
+        self._lock = threading.RLock()
 
-    def claim(self, home: Path, *, over_others: bool) -> None:
+    def claim(self, home: Path, *, may_take: Callable[[], bool]) -> None:
         """Make the mark ours, and note in `home` that it is; wait for a machine that may be at work, if need be.
 
         Args:
             home: the folder that the copy is, or becomes, of; what it notes is ours at once.
-            over_others: whether it may be taken from others, once they are silent.
+            may_take: whether what is not known to be ours may be taken, once nobody is at work in it. Asked each time
+                after the mark is read: whoever writes between the two changes the mark, which is then not ours.
 
         Raises:
-            BadInput: if the mark is another's and may not be taken, or its holder is still alive after the wait.
+            BadInput: if the copy is another's and may not be taken, or its holder is still alive after the wait.
             StorageDown: if S3 does not answer.
         """
-        ours, deadline, waited = noted(home), time.monotonic() + WAIT_SECONDS, False
+        ours, watch, deadline, waited = noted(home), _Watch(), time.monotonic() + WAIT_SECONDS, False
         while True:
             mark = self._mark()
             own = mark is not None and mark.holder in (self._holder, *ours)
-            if not own and mark is not None and not over_others:
+            if not own and not may_take():
                 raise BadInput(
                     f"cluster.storage: {self._copy.url} holds this run as another machine left it, which {home} does "
                     "not know of; move that folder away to go on with the copy"
                 )
-            if (own or mark is None or mark.free) and self._claimed(home, mark, own):
+            if (own or mark is None or watch.free(mark)) and self._claimed(home, mark, own):
                 return
             if time.monotonic() > deadline:
                 raise BadInput(
@@ -102,19 +114,42 @@ class Lease:
             Taken: if it is not, now and ever after.
             StorageDown: if S3 does not take it.
         """
-        mark = None if self._lost else self._mark()
-        self._lost = self._lost or (mark is not None and mark.holder != self._holder)
-        if self._lost:
-            raise Taken(
-                f"cluster.storage: another machine has taken {self._copy.url} over, as this one was silent for too "
-                "long; nothing more is sent there"
-            )
-        self._write(mark, ended=ended)
+        with self._lock:
+            mark = None if self._lost else self._mark()
+            self._lost = self._lost or (mark is not None and mark.holder != self._holder)
+            if self._lost:
+                raise Taken(
+                    f"cluster.storage: another machine has taken {self._copy.url} over, as this one was silent for too "
+                    "long; nothing more is sent there"
+                )
+            self._write(mark, ended=ended)
+            self._ended = ended
 
     def keep(self) -> None:
-        """Write the mark again if it is time; to be called between two things that may take long."""
-        if time.monotonic() - self._beaten >= EVERY_SECONDS:
-            self.beat()
+        """Write the mark again if it is time; to be called between two things that may take long.
+
+        Raises:
+            Taken, StorageDown: as `beat`.
+        """
+        with self._lock:
+            late = time.monotonic() - self._beaten >= EVERY_SECONDS
+            if self._lost or (late and not self._ended):
+                self.beat()
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Write the mark again and again beside the block, however long one transfer in it takes."""
+        over = threading.Event()
+        threading.Thread(target=self._beat_until, args=(over,), name="lease", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()  # not waited for: what S3 does not answer must not hold up an end
+
+    def _beat_until(self, over: threading.Event) -> None:
+        while not over.wait(EVERY_SECONDS):
+            with contextlib.suppress(Exception):  # whoever transfers meets it too, and says so
+                self.keep()
 
     def _mark(self) -> _Mark | None:
         found = self._copy.read(MARK)

@@ -1,26 +1,25 @@
 """A run folder's copy on S3, which outlives the machine it was made on: fetched before a stage, kept up during it."""
 
 import contextlib
-import logging
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from raybd.files import write_whole
 from raybd.registry import BadInput, Outage
-from raybd.stages import lease, sendable
-from raybd.stages.bucket import Prefix, StorageDown
-from raybd.stages.lease import MARK, Lease, Taken, noted
-from raybd.stages.sendable import Sent
-
-PATIENCE_SECONDS, BRIEFLY_SECONDS = 300.0, 15.0
-"""So long the last sending is tried again before the stage is called unsaved; and so long where it was interrupted."""
+from raybd.stages import sendable
+from raybd.stages.bucket import Changed, Prefix, StorageDown
+from raybd.stages.lease import MARK, Lease, noted
+from raybd.stages.sendable import Sent, State
 
 LOCK = ".lock"
 """Held by whoever works in the folder."""
+_OTHER: State = (-1, -1)
+"""Of no file: what is there is not known to be what we have."""
 
-_log = logging.getLogger(__name__)
+
+def _never() -> bool:
+    return False
 
 
 class Mirror:
@@ -30,7 +29,7 @@ class Mirror:
         self._folder = folder
         self._copy = Prefix(f"{url.rstrip('/')}/{folder.name}", endpoint)
         self._lease = Lease(self._copy)
-        self._sent: dict[str, Sent | None] = {}  # None: there, but not known to be what we have
+        self._sent: dict[str, Sent] = {}
 
     def holds(self) -> bool:
         """Whether there is a copy to fetch.
@@ -39,7 +38,7 @@ class Mirror:
             BadInput, Outage: if S3 refuses, or does not answer.
         """
         with self._reading():
-            return bool(self._copy.listed().keys() - {MARK})
+            return bool(self._listed())
 
     def fetch(self, draft: Path) -> None:
         """Make the copy ours and bring it to a folder, which the caller then gives its name.
@@ -50,92 +49,130 @@ class Mirror:
         """
         sendable.emptied(draft, but=(MARK, LOCK))
         with self._reading():
-            self._lease.claim(draft, over_others=True)
-            try:
-                for name in self._copy.listed().keys() - {MARK}:
-                    self._lease.keep()
-                    self._fetch(draft, name)
-            except BaseException:
-                with contextlib.suppress(StorageDown, BadInput):
-                    self._lease.beat(ended=True)
-                raise
+            self._lease.claim(draft, may_take=lambda: True)
+            with self._lease.beating():
+                try:
+                    for name in self._checked(self._listed()):
+                        self._lease.keep()
+                        self._fetch(draft, name)
+                except BaseException:
+                    with contextlib.suppress(StorageDown, BadInput):
+                        self._lease.beat(ended=True)
+                    raise
         sendable.note_sent(draft, self._sent)
 
     def claim(self) -> None:
         """Make the copy that of the folder, which is there.
 
         Raises:
-            BadInput: if another machine wrote the copy since, or is at work in it; or if S3 refuses.
+            BadInput: if it holds what another machine wrote since, or one is at work in it; or if S3 refuses.
             Outage: if S3 does not answer.
         """
         known = sendable.sent(self._folder) if noted(self._folder) else {}
         with self._reading():
-            nothing_lost = not self._copy.listed().keys() - {MARK}
-            self._lease.claim(self._folder, over_others=nothing_lost)
-            for name, version in self._copy.listed().items():
+            self._lease.claim(self._folder, may_take=lambda: not self._listed())
+            for name, version in self._listed().items():
                 entry = known.get(name)
-                self._sent[name] = entry if entry is not None and entry[2] == version else None
-        self._sent.pop(MARK, None)
+                same = entry is not None and entry[2] == version
+                self._sent[name] = entry if entry is not None and same else (*_OTHER, version)
 
-    def send(self, *, ended: bool) -> int:
-        """Send what changed and delete what went; return how many files. `ended`: nothing writes any more.
+    def beating(self) -> contextlib.AbstractContextManager[None]:
+        """Say beside the copy, for as long as the block lasts, that its writer lives."""
+        return self._lease.beating()
+
+    def send(self, *, ended: bool, stop: Callable[[], bool] = _never) -> None:
+        """Send what changed and delete what went.
+
+        Args:
+            ended: nothing writes any more.
+            stop: asked between two files; once true, the rest is left for the next call.
 
         Raises:
-            Taken: if the copy is no longer ours; nothing is sent.
+            Taken: if the copy is no longer ours; nothing more is sent.
             StorageDown: if S3 does not take it; what was sent is sent, the rest waits for the next call.
         """
         if not self._folder.is_dir():
-            return 0
+            return
         self._lease.beat()
         files = dict(sendable.files(self._folder))
-        changed = [name for name, state in files.items() if (self._sent.get(name) or ())[:2] != state]
-        gone = self._sent.keys() - files.keys()
+        changed = [name for name, state in files.items() if self._sent.get(name, _OTHER)[:2] != state]
+        todo = [*sorted(changed, key=lambda name: files[name][1]), *(self._sent.keys() - files.keys())]
         try:
-            for name in sorted(changed, key=lambda name: files[name][1]):
+            for name in todo:
+                if stop():
+                    return
                 self._lease.keep()
-                content = sendable.content(self._folder / name, ended=ended)
-                if content is not None:
-                    self._sent[name] = (*files[name], self._copy.write(name, content))
-            for name in gone:
-                self._lease.keep()
-                self._copy.delete(name)
-                del self._sent[name]
+                self._bring_up(name, files.get(name), ended=ended)
         finally:
-            if changed or gone:
+            if todo:
                 sendable.note_sent(self._folder, self._sent)
         if ended:
             self._lease.beat(ended=True)
-        return len(changed) + len(gone)
 
-    def settle(self, patience: float) -> None:
+    def settle(self, patience: float, stop: Callable[[], bool] = _never) -> None:
         """Send the rest, again and again if need be, and say beside the copy that we have ended.
+
+        `stop` is asked between two files; once true, the rest is not sent.
 
         Raises:
             Taken: if the copy is no longer ours.
+            BadInput: if S3 refuses it.
             Outage: if S3 did not take it for `patience` seconds.
         """
         deadline, pause = time.monotonic() + patience, 1.0
-        while True:
+        while not stop():
             try:
-                self.send(ended=True)
+                self.send(ended=True, stop=stop)
             except StorageDown as error:
-                if time.monotonic() + pause > deadline:
-                    raise Outage(
-                        f"cluster.storage: {self._copy.url} cannot be written ({error}); all is kept in {self._folder}"
-                    ) from error
+                if error.refused or time.monotonic() + pause > deadline:
+                    kind = BadInput if error.refused else Outage
+                    raise kind(self.unsaved(str(error))) from error
                 time.sleep(pause)
                 pause = min(2 * pause, 30.0)
             else:
                 return
 
+    def unsaved(self, why: str) -> str:
+        """Return what to tell of a copy that lacks the rest."""
+        return f"cluster.storage: {self._copy.url} cannot be written ({why}); all is kept in {self._folder}"
+
+    def _listed(self) -> dict[str, str]:
+        """Return the versions of the files that a run folder may hold; others are none of ours."""
+        return {name: version for name, version in self._copy.listed().items() if sendable.belongs(name)}
+
+    def _checked(self, names: Collection[str]) -> Collection[str]:
+        """See that files of such names can lie in a folder, and only there: others can write to the copy."""
+        for name in names:
+            path = PurePosixPath(name)
+            odd = ".." in path.parts or path.is_absolute() or path.as_posix() != name or not path.name
+            if odd or any(parent.as_posix() in names for parent in path.parents):
+                raise BadInput(f"cluster.storage: {self._copy.url} holds a file outside the run, {name!r}")
+        return names
+
     def _fetch(self, draft: Path, name: str) -> None:
-        """Bring one file; what others can write to must not reach outside the folder."""
-        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-            raise BadInput(f"cluster.storage: {self._copy.url} holds a file outside the run, {name!r}")
         found = self._copy.read(name)
         if found is not None:
             write_whole(draft / name, found.content)
             self._sent[name] = (*sendable.state(draft / name), found.version)
+
+    def _bring_up(self, name: str, state: State | None, *, ended: bool) -> None:
+        """Send one file; delete it, where the folder has it no more."""
+        if state is None:
+            self._copy.delete(name)
+            del self._sent[name]
+            return
+        content = sendable.content(self._folder / name, ended=ended)
+        if content is not None:
+            self._sent[name] = (*state, self._written(name, content))
+
+    def _written(self, name: str, content: bytes) -> str:
+        """Write a file over the version we know of, so that what a later writer sent is never written over."""
+        known = self._sent.get(name)
+        try:
+            return self._copy.write(name, content, None if known is None else known[2])
+        except Changed:  # by another machine, or by us: a writing whose answer was lost
+            self._lease.beat()
+            return self._copy.write(name, content, self._copy.version(name))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -144,46 +181,3 @@ class Mirror:
         except StorageDown as error:
             kind = BadInput if error.refused else Outage
             raise kind(f"cluster.storage: {self._copy.url} cannot be read ({error})") from error
-
-
-@contextlib.contextmanager
-def sending(mirror: Mirror) -> Iterator[None]:
-    """Keep a copy that is ours up for as long as the block lasts, whatever ends it.
-
-    While the block runs S3 may be down: what could not be sent is sent later. What ends the block is never hidden.
-
-    Raises:
-        Taken: after the block, if another machine has taken the copy over.
-        Outage: after the block, if S3 does not take the rest.
-    """
-    done = threading.Event()
-    sender = threading.Thread(target=_keep_sending, args=(mirror, done), name="mirror", daemon=True)
-    sender.start()
-
-    def settle(patience: float) -> None:
-        done.set()
-        sender.join()
-        mirror.settle(patience)
-
-    try:
-        yield
-    except BaseException as error:
-        try:
-            settle(PATIENCE_SECONDS if isinstance(error, Exception) else BRIEFLY_SECONDS)
-        except (Outage, BadInput, OSError) as second:
-            _log.warning("%s", second)
-        raise
-    settle(PATIENCE_SECONDS)
-
-
-def _keep_sending(mirror: Mirror, done: threading.Event) -> None:
-    while True:  # at once, too: others are to see more than the mark
-        try:
-            mirror.send(ended=False)
-        except Taken as error:
-            _log.warning("%s", error)
-            return
-        except (StorageDown, OSError):
-            pass
-        if done.wait(lease.EVERY_SECONDS):
-            return

@@ -1,9 +1,11 @@
 """What of a run folder goes into its copy, as it is at one moment; and the table of what was sent before."""
 
 import contextlib
+import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from raybd.registry import BadInput, read_json, write_json
@@ -12,8 +14,12 @@ from raybd.stages.lease import MARK
 SENT = ".mirror.sent"
 """In the folder: which version of the copy's files is which of ours, so that none is sent twice."""
 _PASSING = (".draft", ".sent", ".tmp", ".lock")
+_RAY = "search/ray"
+"""Ray's own, of this machine."""
 _DATABASE = "mlflow.db"
 """MLflow's own file is written to at any time, so what is sent is what SQLite copies of it."""
+LOCKED_SECONDS = 5.0
+"""So long a copying waits for whoever holds the database locked."""
 
 State = tuple[int, int]
 """Size and time in nanoseconds of a file."""
@@ -21,14 +27,24 @@ Sent = tuple[int, int, str]
 """The state in which a file was sent, and its version on S3."""
 
 
+def belongs(name: str) -> bool:
+    """Whether a file of this name in a run folder is part of the run: only such are sent, and only such fetched."""
+    try:
+        name.encode()  # as every name on S3
+    except UnicodeEncodeError:
+        return False
+    return name != MARK and not name.endswith(_PASSING) and not name.startswith((f"{_DATABASE}-", f"{_RAY}/"))
+
+
 def files(folder: Path) -> Iterator[tuple[str, State]]:
     """Yield the files that go into the copy of a folder, by their names in it."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        passing = name.endswith(_PASSING) or name.startswith((f"{_DATABASE}-", "search/ray/"))
-        with contextlib.suppress(FileNotFoundError):  # a trial left the front meanwhile
-            if path.is_file() and name != MARK and not passing:
-                yield name, state(path)
+    for home, folders, names in os.walk(folder):  # it passes over what vanishes meanwhile
+        folders[:] = sorted(each for each in folders if (Path(home) / each).relative_to(folder).as_posix() != _RAY)
+        for path in (Path(home) / each for each in sorted(names)):
+            name = path.relative_to(folder).as_posix()
+            with contextlib.suppress(FileNotFoundError):  # a trial left the front meanwhile
+                if belongs(name) and path.is_file():
+                    yield name, state(path)
 
 
 def state(path: Path) -> State:
@@ -46,19 +62,39 @@ def content(path: Path, *, ended: bool) -> bytes | None:
 
 
 def _snapshot(path: Path, *, ended: bool) -> bytes:
-    """A database as it is between two of its writes; one that SQLite does not open goes as it is, once all is over."""
+    """A database as it is between two of its writes; one that SQLite does not open goes as it is, once all is over.
+
+    One that somebody keeps locked does not: it may be in the middle of a write.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / path.name
         address = f"{path.absolute().as_uri()}?mode=rw"  # to undo a write that a kill cut short; makes no file
         try:
             closing = contextlib.closing
             with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(target)) as copy:
-                source.backup(copy)
+                source.backup(copy, progress=_impatient(), sleep=0.1)
             return target.read_bytes()
+        except _Locked:
+            raise
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and not ended:
                 raise
             return path.read_bytes()
+
+
+class _Locked(sqlite3.OperationalError):
+    """Somebody else did not let go of the database."""
+
+
+def _impatient() -> Callable[[int, int, int], None]:
+    """What SQLite calls after each attempt, of which it would make any number."""
+    deadline = time.monotonic() + LOCKED_SECONDS
+
+    def check(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - SQLite gives all three
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+            raise _Locked("the database is locked")
+
+    return check
 
 
 def sent(folder: Path) -> dict[str, Sent]:
@@ -70,10 +106,10 @@ def sent(folder: Path) -> dict[str, Sent]:
         return {}
 
 
-def note_sent(folder: Path, table: Mapping[str, Sent | None]) -> None:
+def note_sent(folder: Path, table: Mapping[str, Sent]) -> None:
     """Write down what was sent; where the disk is full, it is sent once more than need be."""
     with contextlib.suppress(OSError):
-        write_json(folder / SENT, {name: list(entry) for name, entry in table.items() if entry is not None})
+        write_json(folder / SENT, {name: list(entry) for name, entry in table.items()})
 
 
 def emptied(draft: Path, *, but: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from raybd.registry import BadInput
 from raybd.settings import StudySettings
-from raybd.stages import lease, mirror
+from raybd.stages import lease, sending
 from raybd.stages.bucket import Prefix, StorageDown
 from raybd.stages.holding import fetch, keeping, take
 from raybd.stages.lease import MARK
@@ -39,8 +39,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SILENT_SECONDS", 3.0)
     monkeypatch.setattr(lease, "WAIT_SECONDS", 5.0)
     monkeypatch.setattr(lease, "ASK_SECONDS", 0.2)
-    monkeypatch.setattr(mirror, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(mirror, "BRIEFLY_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "BRIEFLY_SECONDS", 0.5)
 
 
 class Machine:

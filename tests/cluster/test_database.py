@@ -254,13 +254,16 @@ def test_addresses_that_cannot_be_used_are_refused_in_words(home, tmp_path, monk
         ("mysql://raybd@db/raybd", BadInput, "expected postgresql://"),
         ("hunter2", BadInput, "expected postgresql://"),
         (re.sub(r":\d+/", ":1/", url), DatabaseDown, "does not answer"),
-        (f"{url}-nowhere", DatabaseDown, "does not exist"),
+        (f"{url}-nowhere", BadInput, "does not exist"),
     ):
         with pytest.raises(kind, match=word) as refusal:
             open_decider(tmp_path / "new", storage=storage)
         assert "hunter2" not in str(refusal.value)
     monkeypatch.setenv("PGPASSWORD", "wrong")
-    with pytest.raises(DatabaseDown, match="password authentication failed"):
+    with pytest.raises(BadInput, match="password authentication failed"):
+        open_decider(tmp_path / "new", storage=url)
+    monkeypatch.delenv("PGPASSWORD")
+    with pytest.raises(BadInput, match="no password supplied"):
         open_decider(tmp_path / "new", storage=url)
     assert not (tmp_path / "new").exists()
 

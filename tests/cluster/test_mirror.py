@@ -1,15 +1,19 @@
 """A run folder's copy on S3: whole, current, and no obstacle while S3 is down."""
 
+import os
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 
+from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.registry import BadInput, Outage
-from raybd.stages.bucket import Prefix
+from raybd.stages import sendable, sending
+from raybd.stages.bucket import Prefix, StorageDown
 from raybd.stages.lease import MARK
-from tests.cluster.machines import Machine, copy, down, here, mark, quick, server, there
+from tests.cluster.machines import Machine, copy, down, elsewhere, here, mark, quick, server, there
 from tests.cluster.s3 import S3
 from tests.studies import contents
 
@@ -124,7 +128,7 @@ def test_a_copy_that_reaches_outside_the_folder_is_refused(
     monkeypatch.setattr(Prefix, "listed", lambda self: {"../../../escaped": '"1"'})
     with pytest.raises(BadInput, match="outside the run"):
         there.works()
-    assert not (there.run / "../../../escaped").exists()
+    assert not (there.runs / f".{there.run.name}.fetch" / "../../../escaped").exists()
     assert mark(copy)["ended"], "nobody need wait for one that fetched nothing"
 
 
@@ -179,3 +183,197 @@ def test_a_server_that_knows_no_conditions_will_do(here: Machine, there: Machine
     version = prefix.write("file", b"1", None)
     assert prefix.write("file", b"2", version) != version
     assert len(asked) == 4
+
+
+@pytest.mark.parametrize("result", [GateRefused, NothingFeasible])
+def test_a_result_that_could_not_be_saved_is_no_result_yet(
+    here: Machine, result: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its exit code would tell a scheduler that the machine, with the only report there is, may go."""
+
+    def stage() -> None:
+        with here.stage():
+            monkeypatch.setattr(Prefix, "write", down)
+            raise result("the result")
+
+    with pytest.raises(Outage, match="cannot be written"):
+        stage()
+    assert "the result" in caplog.text
+
+
+def test_what_s3_refuses_at_the_end_is_bad_input_at_once(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> str:
+        raise StorageDown("AccessDenied", refused=True)
+
+    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 60)
+    start = time.monotonic()
+
+    def stage() -> None:
+        with here.stage():
+            monkeypatch.setattr(Prefix, "write", denied)
+
+    with pytest.raises(BadInput, match=r"cannot be written \(AccessDenied\)"):
+        stage()
+    assert time.monotonic() - start < 10
+
+
+def test_an_interrupt_ends_in_time_also_while_one_file_is_long_on_its_way(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Prefix.write
+
+    def slow(self: Prefix, name: str, *arguments: str) -> str:
+        if name == "study.json":
+            time.sleep(4)
+        return real(self, name, *arguments)  # type: ignore[arg-type]
+
+    def stage() -> None:
+        with here.stage():
+            time.sleep(0.5)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Prefix, "write", slow)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        stage()
+    assert time.monotonic() - start < 3
+    assert "takes longer than 0 s" in caplog.text
+
+
+def test_no_error_ends_the_sending_and_each_is_said_once(
+    here: Machine, copy: Prefix, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(path: Path, *, ended: bool) -> bytes:
+        raise RuntimeError("of any kind")
+
+    with here.stage():
+        with monkeypatch.context() as patched:
+            patched.setattr(sendable, "content", fault)
+            time.sleep(1.5)
+        deadline = time.monotonic() + 5
+        while "study.json" not in copy.listed():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert caplog.text.count("of any kind") == 1
+
+
+def test_a_name_that_s3_cannot_have_keeps_no_other_from_it(here: Machine, there: Machine) -> None:
+    Path(os.fsdecode(os.fsencode(here.run) + b"/\xff")).write_text("x")
+    here.works()
+    there.works()
+    assert there.sees().keys() == {"study.json", "search/trials/3/weights.safetensors"}
+
+
+def test_a_folder_that_vanishes_while_the_files_are_counted_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    real = os.scandir
+
+    def late(path: object) -> object:
+        if str(path) == str(tmp_path / "a"):
+            shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        return real(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert [name for name, _ in sendable.files(tmp_path)] == ["b/file"]
+
+
+def test_a_database_that_somebody_keeps_locked_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sendable, "LOCKED_SECONDS", 0.5)
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE runs (name TEXT)")
+        other.commit()
+        other.execute("BEGIN EXCLUSIVE")
+        for ended in (False, True):
+            start = time.monotonic()
+            assert sendable.content(path, ended=ended) is None
+            assert time.monotonic() - start < 10
+    assert sendable.content(path, ended=False)
+
+
+def test_what_is_never_sent_is_never_fetched(here: Machine, there: Machine, copy: Prefix) -> None:
+    here.works()
+    others = (".lock", "search/ray/x", "mlflow.db-journal", ".mirror.sent")
+    for name in others:
+        copy.write(name, b"of others")
+    with there.stage():
+        assert "another raybd is at work" in elsewhere(there.works)
+    assert b"of others" not in contents(there.run).values()
+    assert there.sees() == here.sees()
+    assert copy.listed().keys() >= set(others), "they are none of ours"
+
+
+@pytest.mark.parametrize("name", ["study.json/below", "a//b", "./a"])
+def test_a_copy_that_no_folder_can_hold_is_refused(
+    here: Machine, there: Machine, copy: Prefix, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    here.works()
+    found = copy.listed()
+    monkeypatch.setattr(Prefix, "listed", lambda self: {**found, name: '"1"'})
+    with pytest.raises(BadInput, match="outside the run"):
+        there.works()
+    assert not there.run.exists()
+
+
+def test_a_writing_whose_answer_was_lost_is_known_again(
+    here: Machine, there: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = Prefix.write, []
+
+    def lossy(self: Prefix, name: str, *arguments: str) -> str:
+        version = real(self, name, *arguments)  # type: ignore[arg-type]
+        if name == "study.json" and not lost:
+            lost.append(name)
+            raise StorageDown("no answer")
+        return version
+
+    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 10)
+    monkeypatch.setattr(Prefix, "write", lossy)
+    here.works()
+    there.works()
+    assert lost
+    assert there.sees() == here.sees()
+
+
+def test_a_file_that_went_from_the_copy_is_sent_anew(here: Machine, copy: Prefix) -> None:
+    with here.stage():
+        deadline = time.monotonic() + 5
+        while "study.json" not in copy.listed():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        copy.delete("study.json")
+        (here.run / "study.json").write_text('{"new": 1}')
+    assert "study.json" in copy.listed()
+
+
+def test_an_environment_that_makes_no_client_is_bad_input(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("AWS_PROFILE", "no-such-profile")
+        with pytest.raises(BadInput, match="no-such-profile"):
+            here.works()
+    with pytest.raises(BadInput, match="no client"):
+        Prefix("s3://bucket/x", "no address")
+
+
+@pytest.mark.parametrize("told", [{}, {"date": "noon"}])
+def test_a_server_that_tells_no_date_tells_no_age(
+    copy: Prefix, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
+    copy.write("file", b"x")
+    real = copy._client.get_object
+
+    def dateless(**arguments: object) -> object:
+        got = real(**arguments)
+        got["ResponseMetadata"]["HTTPHeaders"] = told
+        return got
+
+    monkeypatch.setattr(copy._client, "get_object", dateless)
+    found = copy.read("file")
+    assert found is not None
+    assert found.age == 0.0

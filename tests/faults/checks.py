@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 
 from raybd.registry import revive
-from raybd.search.opening import JOURNAL
+from raybd.search.opening import DATABASE, JOURNAL
 from raybd.search.records import TrialRecord, front_of
 from raybd.tracking.client import connect, resolve_uri
 from raybd.tracking.records import TAG
@@ -67,7 +67,8 @@ def _front_is_kept(run: Path, searched: dict[str, Any]) -> None:
     assert tuple(searched["front"]) == front_of(records)
     weights = {int(path.parent.name) for path in (run / "search" / "trials").glob("*/weights.safetensors")}
     assert weights == set(searched["front"])
-    leftovers = {path.name for path in (run / "search").iterdir()} - {"card.json", "clock.json", "trials", JOURNAL}
+    kept = {"card.json", "clock.json", "trials", JOURNAL, DATABASE}
+    leftovers = {path.name for path in (run / "search").iterdir()} - kept
     assert not {name for name in leftovers if not name.startswith(".")}, leftovers
 
 
