@@ -268,12 +268,13 @@ def _warnings(model: Classifier, ready: Bench, trigger: Trigger | None, knowledg
     if trigger is not None:
         rate = read(model, ready.splits.selection, trigger, ready.compute).attack_success_rate
         if rate.rate < WEAK_BACKDOOR:
+            hardly = rate.rate < WEAK_BACKDOOR / 2
             cause = "it may not be what the model was backdoored with"
             if knowledge == "planted":
-                cause = "the attack hardly took here"
+                cause = "the attack hardly took here" if hardly else "the attack took, but not in full"
             found.append(
-                f"the {knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; {cause}, and "
-                "removing what hardly works proves little"
+                f"the {knowledge} trigger is weak on this suspect: ASR {rate.rate:.1%} on selection; {cause}"
+                + (", and removing what hardly works proves little" if hardly else "")
             )
     try:
         check_traceable(model, example_images(ready))

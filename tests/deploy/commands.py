@@ -16,6 +16,7 @@ from tests.deploy.manifests import Deploy
 
 OTHERS = {
     "aws",
+    "chmod",
     "cd",
     "cp",
     "docker",

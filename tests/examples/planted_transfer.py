@@ -31,6 +31,7 @@ references: [fine_tuning:head, fine_tuning, super_fine_tuning]
 gate:                               # wide, for 196 test images; the suspect's members are images of another task
   {max_attack_success_rate: 0.1, max_accuracy_drop: 0.08, max_class_accuracy_drop: 0.25, max_membership_auc_rise: null}
 tracking: {uri: null, model_name: planted-transfer, alias: candidate}
+resources: {precision: fp32}        # bf16, where the processor has it, trains another attacker's model
 """
 
 
