@@ -49,8 +49,8 @@ class Scenario(ABC):
     recipe_words: ClassVar[str] = "with labels"
 
     @final
-    def check(self, attack: Attack) -> None:
-        """Raise BadInput unless `attack` can be planted in this scenario."""
+    def check(self, attack: Attack | type[Attack]) -> None:
+        """Raise BadInput unless `attack`, or one of its kind, can be planted in this scenario."""
         if self.kind not in attack.scenarios:
             raise BadInput(
                 f"attack.kind: {attack.kind} cannot be planted in scenario {self.kind}, "

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def _read(path: Path) -> Any:
         raise BadInput(f"suspect.weights: expected .safetensors, .pt or .pth, got {path.name}")
     try:
         screen_torch(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a file that is refused next, in our own words; torch's ask the user to file an issue.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, AttributeError) as error:
         raise BadInput(f"suspect.weights: {path.name} holds more than tensors. {_CONVERT}") from error
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from raybd.registry import BadInput, is_file, nearest
+from raybd.registry import BadInput, is_file, is_folder, nearest
 
 FILE_BYTES = 256 * 2**10
 """A study or a space takes a few KB, and reading YAML takes seconds for each MB."""
@@ -126,4 +126,9 @@ def find_yaml(named: str, *, near: Path, shipped_in: Path, where: str) -> Path:
         return path
     if named in shipped(shipped_in):
         return shipped_in / f"{named}.yaml"
+    if is_folder(path):
+        inside = path / "study.yaml"
+        raise BadInput(
+            f"{where}: {str(path)[:200]} is a folder" + (f"; did you mean {inside}?" if is_file(inside) else "")
+        )
     raise BadInput(f"{where}: no file {str(path)[:200]}, and no shipped '{named}'{nearest(named, shipped(shipped_in))}")

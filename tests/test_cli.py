@@ -219,6 +219,18 @@ def test_an_interrupted_run_elsewhere_is_told_where_to_go_on(monkeypatch: pytest
     assert f"go on with: raybd select demo --runs {tmp_path}" in said
 
 
+def test_a_submitted_run_says_how_its_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's own study lies in a folder that Ray unpacked, where nobody types a command."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", interrupt)
+    monkeypatch.setenv("RAYBD_SUBMITTED", "studies/mine.yaml")
+    said = raybd("run", "demo", "--runs", "/storage").stderr
+    assert said == "Interrupted. What was finished is kept; go on with: raybd submit studies/mine.yaml\n"
+
+
 def test_a_service_that_is_away_ends_with_exit_1_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise Unreachable("tracking.uri: MLflow does not answer")

@@ -19,6 +19,7 @@ from raybd.registry import BadInput
 from raybd.search import local, trial
 from raybd.search.records import Outcome, TrialRecord
 from raybd.search.view import SearchView
+from raybd.stages import execution
 from tests.studies import card, study
 
 
@@ -124,3 +125,24 @@ def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
     while not happened():
         assert time.monotonic() < limit, "it did not happen"
         time.sleep(0.2)
+
+
+def test_a_search_that_never_began_is_no_result_and_begins_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Ray refuses: nothing was tried, so no page says that nothing came of it, and no --resume is wanted."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise BadInput("Ray has no room")
+
+    settings, runs = study(tmp_path, search={"trials": 1}, references=[]), tmp_path / "runs"
+    pipeline.inject(settings, runs=runs)
+    with monkeypatch.context() as without:
+        without.setattr(execution.LocalExecutor, "run", refused)
+        with pytest.raises(BadInput, match="Ray has no room"):
+            pipeline.search(settings, runs=runs)
+    assert not (runs / "tiny" / "search" / "card.json").exists()
+    pipeline.report(settings, runs=runs)
+    told = json.loads((runs / "tiny" / "summary.json").read_text(encoding="utf-8"))
+    assert told["verdict"]["word"] == "Not searched"
+    assert len(pipeline.search(settings, runs=runs).records) == 1

@@ -261,3 +261,22 @@ def test_a_file_that_is_no_plain_yaml_is_named(tmp_path: Path, text: str, said: 
     path.write_text(text, encoding="latin-1")
     with pytest.raises(BadInput, match=f"study.yaml: .*{said}"):
         load_study(path)
+
+
+def test_an_attack_that_the_scenario_cannot_carry_is_said_before_its_keys(tmp_path: Path) -> None:
+    """A key of the right attack is no fault of its own under the wrong one."""
+    study = adopt(suspect=..., trigger=..., data__members=..., scenario="transfer") | INJECT
+    study["attack"] = {"kind": "bad_encoder", "target_label": 0, "weight": 1.0}
+    with pytest.raises(BadInput) as refused:
+        parse_study(study, folder=tmp_path)
+    assert str(refused.value) == (
+        "study: attack.kind: bad_encoder cannot be planted in scenario transfer, only in encoder"
+    )
+
+
+def test_a_folder_is_no_study_and_the_one_in_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"STUDY: \S+ is a folder$"):
+        load_study(tmp_path)
+    (tmp_path / "study.yaml").touch()
+    with pytest.raises(BadInput, match=r"STUDY: \S+ is a folder; did you mean \S+/study\.yaml\?$"):
+        load_study(tmp_path)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def test_a_checkpoint_that_needs_unpickling_is_refused_and_not_executed(
     with contextlib.suppress(RuntimeError):  # torch's complaint about a bare pickle comes too late
         torch.load(path, weights_only=False)  # the trap is real
     assert mark.exists()
+
+
+def test_a_refused_pickle_of_a_late_protocol_is_refused_in_our_words_alone(tmp_path: Path) -> None:
+    """torch warns of the protocol first, with a path of its own, and asks for an issue to be filed."""
+    for protocol in (4, 5):
+        (tmp_path / "w.pth").write_bytes(pickle.dumps(Malice(tmp_path / "owned"), protocol=protocol))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            with pytest.raises(BadInput, match="does not unpickle"):
+                load_weights(tmp_path / "w.pth")
+        assert said == []
 
 
 def test_a_whole_pickled_model_and_numpy_numbers_are_refused_with_the_way_to_convert(tmp_path: Path) -> None:

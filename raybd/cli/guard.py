@@ -1,5 +1,6 @@
 """What a user sees of an error: one readable message and an exit code; a traceback only with --debug."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -101,7 +102,13 @@ def _interrupted(ctx: Any) -> str:
 
 
 def _again(ctx: Any) -> str:
-    """How to go on, in words."""
+    """How to go on, in words; in a submitted job as its user does, whose study lies elsewhere than the job's."""
+    if ctx.info_name == "run":
+        from raybd.cluster import SUBMITTED  # only here: it imports torch
+
+        submitted = os.environ.get(SUBMITTED)
+        if submitted:
+            return f"go on with: raybd submit {submitted}"
     study, runs = ctx.params.get("study"), ctx.params.get("runs")
     elsewhere = "" if runs is None else f" --runs {runs}"
     verb = f"search {study} --resume" if ctx.info_name == "search" else f"{ctx.info_name} {study}"

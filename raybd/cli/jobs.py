@@ -14,14 +14,14 @@ def submitted(done: Any, study: str) -> None:
     """Print a job just submitted: what it is called, what travelled, and what the cluster has to have itself."""
     files = sorted(done.parcel.files)
     more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
-    facts = {"job": done.name, "cluster": done.address, "runs": done.runs}
+    facts = {"job": done.name, "cluster": done.address, "run": done.run}
     facts["travels"] = ", ".join(files[:MOST_NAMED]) + more
     if done.parcel.elsewhere:
         facts["is there"] = f"{', '.join(done.parcel.elsewhere)}: at this path on every machine of the cluster"
     if done.secrets:
         facts["secrets"] = f"{', '.join(done.secrets)}: from the cluster's own environment; none is sent from here"
     if done.before is not None:
-        facts["goes on"] = f"{done.before.name} before it is {done.before.state}"
+        facts["earlier job"] = f"{done.before.name}, {done.before.state}"
     _facts(facts)
     if not done.durable:
         _line(

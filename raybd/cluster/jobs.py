@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import logging
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from raybd import __version__
 from raybd.cluster.parcel import Parcel, pack
-from raybd.registry import BadInput
+from raybd.registry import BadInput, Outage, is_file
 from raybd.settings import StudySettings
 from raybd.settings.cluster import job_server
 
@@ -28,7 +29,11 @@ STOP_SECONDS = 60
 STOP_PATIENCE = 2 * STOP_SECONDS
 """So long `stop` waits for the end."""
 LAST_LINES = 10
+SUBMITTED = "RAYBD_SUBMITTED"
+"""In a submitted job's environment: what its user called the study, for the commands that a message repeats."""
 _SERVER = "RAY_API_SERVER_ADDRESS"
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+"""Ray's loggers that tell of each package on its way."""
 _PROGRESS = re.compile(r"\d+(?: of \d+)? trials done.*")
 
 
@@ -55,12 +60,12 @@ class Job:
 class Submitted:
     """A job that was just submitted, what travelled with it, and what the cluster has to have itself.
 
-    `durable` says whether its run folder outlives the machine it lies on.
+    `run` is its run folder; `durable` says whether that outlives the machine it lies on.
     """
 
     name: str
     address: str
-    runs: str
+    run: str
     durable: bool
     parcel: Parcel
     secrets: tuple[str, ...]
@@ -71,7 +76,8 @@ def submit(settings: StudySettings) -> Submitted:
     """Submit `raybd run` of a study as a job of the cluster; where an earlier job ended, the new one goes on.
 
     Raises:
-        BadInput: if a job of the study runs, something of the study cannot travel, or no cluster answers.
+        BadInput: if a job of the study runs, something of the study cannot travel, or the cluster refuses.
+        Outage: if no job server answers.
     """
     parcel = pack(settings)
     with _server(settings) as client:
@@ -92,12 +98,15 @@ def submit(settings: StudySettings) -> Submitted:
                 entrypoint=f"exec raybd run {shlex.quote(parcel.study)} --runs {shlex.quote(runs)}",
                 submission_id=name,
                 metadata={"raybd": settings.name, "raybd_version": __version__},
-                runtime_env={"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}},
+                runtime_env={
+                    "working_dir": folder,
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), SUBMITTED: settings.given},
+                },
             )
     return Submitted(
         name=name,
         address=_address(settings),
-        runs=runs,
+        run=f"{runs}/{settings.name}",
         durable=settings.cluster.storage is not None,
         parcel=parcel,
         secrets=tuple(_secrets(settings)),
@@ -120,7 +129,8 @@ def status(settings: StudySettings) -> Job:
     """Return how the study's latest job is.
 
     Raises:
-        BadInput: if there is none, or no cluster answers.
+        BadInput: if there is none, or the cluster refuses.
+        Outage: if no job server answers.
     """
     with _server(settings) as client:
         found = _known(client, settings)
@@ -133,7 +143,8 @@ def stop(settings: StudySettings) -> Job:
     One that is not over `STOP_PATIENCE` seconds later is returned as it is: something of it may still run.
 
     Raises:
-        BadInput: if there is none, or no cluster answers.
+        BadInput: if there is none, or the cluster refuses.
+        Outage: if no job server answers.
     """
     with _server(settings) as client:
         found = _known(client, settings)
@@ -150,7 +161,8 @@ def follow(settings: StudySettings, say: Callable[[str], None]) -> Job:
     """Hand the log of the study's latest job to `say`, piece by piece, until the job ends; return how it ended.
 
     Raises:
-        BadInput: if there is none, or no cluster answers any more; the job goes on.
+        BadInput: if there is none, or the cluster refuses.
+        Outage: if no job server answers any more; the job goes on.
     """
     with _server(settings) as client:
         found = _known(client, settings)
@@ -267,10 +279,11 @@ def _address(settings: StudySettings) -> str:
 
 @contextmanager
 def _server(settings: StudySettings) -> Iterator[Any]:
-    """Give a client of the job server; what goes wrong with it inside is one line."""
+    """Give a client of the job server; what goes wrong with it inside is one line: an Outage, or BadInput."""
     address = _address(settings)
     if importlib.util.find_spec("aiohttp") is None:
         raise BadInput("submit, status and stop need Ray's job client: pip install 'raybd[cluster]'")
+    _check_token()
     import requests
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -278,14 +291,18 @@ def _server(settings: StudySettings) -> Iterator[Any]:
     before = os.environ.get(_SERVER)
     os.environ[_SERVER] = address  # a RAY_ADDRESS would count for more than the argument
     try:
-        yield JobSubmissionClient(address)
+        with _quiet():
+            yield JobSubmissionClient(address)
     except AuthenticationError as error:
         raise BadInput(
             f"cluster.address: {address} refuses this token, or wants one ({_first_line(error)}); expected "
             "RAY_AUTH_MODE=token and the cluster's own RAY_AUTH_TOKEN in the environment"
         ) from error
     except (ConnectionError, requests.exceptions.RequestException) as error:
-        raise BadInput(f"cluster.address: no job server answers at {address} ({_first_line(error)})") from error
+        raise Outage(
+            f"cluster.address: no job server answers at {address} ({_first_line(error)}); does its head run, and with "
+            "ray[default]? Without that Ray opens no such port"
+        ) from error
     except RuntimeError as error:
         raise BadInput(f"cluster.address: {address} refused ({_first_line(error)})") from error
     finally:
@@ -293,6 +310,31 @@ def _server(settings: StudySettings) -> Iterator[Any]:
             del os.environ[_SERVER]
         else:
             os.environ[_SERVER] = before
+
+
+def _check_token() -> None:
+    """Refuse to ask with a token that is nowhere; looks where Ray looks, of which the first that is set counts."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    if not is_file(path) or not path.stat().st_size:
+        where = f"RAY_AUTH_TOKEN_PATH names no file that holds one ({named})" if named else f"{path} holds none"
+        raise BadInput(f"RAY_AUTH_MODE=token is set, but no RAY_AUTH_TOKEN, and {where}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from telling, above what we print, of the package it makes; its warnings pass."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

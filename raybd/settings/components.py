@@ -37,8 +37,14 @@ def trigger(value: Any, info: ValidationInfo) -> Any:
 
 
 def attack(value: Any, info: ValidationInfo) -> Any:
-    """Return the attack, or None."""
-    return None if value is None else _component(ATTACKS, value, info)
+    """Return the attack, or None; its kind first: under a wrong one, its keys are no fault of their own."""
+    if value is None:
+        return None
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    scenario = SCENARIOS.get(str(info.data.get("scenario")))
+    if scenario is not None and isinstance(kind, str) and kind in ATTACKS:
+        scenario().check(ATTACKS[kind])
+    return _component(ATTACKS, value, info)
 
 
 def described(value: Any) -> Any:

@@ -205,11 +205,6 @@ def _form_faults(study: StudySettings) -> Iterator[str]:
 def _scenario_faults(study: StudySettings) -> Iterator[str]:
     """What does not go together with the study's scenario."""
     scenario, upstream = study.victim, study.upstream
-    if study.attack is not None:
-        try:
-            scenario.check(study.attack)
-        except BadInput as error:
-            yield str(error)
     if not scenario.downstream:
         if upstream is not None:
             yield f"upstream: not in scenario {study.scenario}, whose model stays at its task"

@@ -70,10 +70,12 @@ def _complete(records: Sequence[TrialRecord], trials: Path, space: Space, execut
 def check_start(folder: Path, *, resume: bool, trials: int | None, extend: int | None) -> None:
     """Refuse to go on with a search nobody said to go on with, to extend none, and to lower a budget.
 
+    One that ended before its first trial did has nothing to go on with: it may begin again.
+
     Raises:
         BadInput: in words, with what to type instead.
     """
-    found = begun(folder)
+    found = begun(folder) and any((folder / name).is_file() for name in (CARD, CLOCK))
     if found and not resume and extend is None:
         raise BadInput(
             f"{folder}: this search has begun; go on with --resume, or extend it with --trials +N (in Python: "
@@ -103,6 +105,8 @@ def search(
     warm_start: Sequence[Path] = (),
 ) -> Study:
     """Run trials until the budget is met; return the study, whose card is also kept when interrupted.
+
+    No card is written where no trial was told: whoever reads one takes it for a result.
 
     Args:
         settings: the study.
@@ -144,7 +148,9 @@ def search(
         _complete(decider.records(), folder / "trials", space, executor)
     finally:
         decider.close()
-        study = _study(settings, suspect, space, decider, executor, clock.seconds).save(folder)
+        study = _study(settings, suspect, space, decider, executor, clock.seconds)
+        if study.records:  # else it never began, and is no result
+            study.save(folder)
     return study
 
 

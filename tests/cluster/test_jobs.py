@@ -1,5 +1,6 @@
 """A study has one job at a time, found again by the study's name; its state is told in raybd's words."""
 
+import logging
 import os
 from contextlib import nullcontext
 from io import StringIO
@@ -107,7 +108,10 @@ def test_a_study_becomes_one_job_that_takes_nothing_from_here_but_its_files(
     assert job["submission_id"] == done.name == "raybd-tiny"
     assert job["entrypoint"] == "exec raybd run study.yaml --runs '/nfs/my runs'"
     assert server.files == ["space.yaml", "study.yaml"]
-    assert job["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    assert job["runtime_env"]["env_vars"] == {
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        "RAYBD_SUBMITTED": str(tmp_path / "study.yaml"),
+    }
     assert "planted" not in str(job)
     assert not any(key.startswith("entrypoint_") for key in job), "the driver holds no CPU: its trials do"
     assert done.secrets == ("PGPASSWORD", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
@@ -123,7 +127,7 @@ def test_each_job_of_a_study_on_s3_has_a_run_folder_of_its_own(server: Server, t
         "exec raybd run study.yaml --runs runs/raybd-tiny",
         "exec raybd run study.yaml --runs runs/raybd-tiny-2",
     ]
-    assert done.runs == "runs/raybd-tiny-2"
+    assert done.run == "runs/raybd-tiny-2/tiny"
 
 
 def test_the_studys_address_counts_for_more_than_rays_variables_and_leaves_them(
@@ -248,14 +252,12 @@ def test_a_study_without_a_job_is_told_how_to_begin_one(server: Server, study: S
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (ConnectionError("Failed to connect"), f"cluster.address: no job server answers at {ADDRESS} (Failed to conn"),
-        (requests.exceptions.ReadTimeout("slow"), f"cluster.address: no job server answers at {ADDRESS} (slow)"),
         (AuthenticationError("Authentication failed: no\n\nmore"), f"cluster.address: {ADDRESS} refuses this token"),
         (RuntimeError("Request failed with status code 500: x\ny"), f"cluster.address: {ADDRESS} refused (Request"),
     ],
 )
 @pytest.mark.parametrize("verb", ["submit", "status", "stop"])
-def test_a_cluster_that_does_not_answer_is_one_line(
+def test_a_cluster_that_refuses_is_one_line(
     server: Server, study: StudySettings, verb: str, fault: Exception, said: str
 ) -> None:
     server.fault = fault
@@ -263,6 +265,63 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     assert done.exit_code == 2
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", [ConnectionError("Failed"), requests.exceptions.ReadTimeout("slow")])
+@pytest.mark.parametrize("verb", ["submit", "status", "stop"])
+def test_a_job_server_that_does_not_answer_may_do_so_later(
+    server: Server, study: StudySettings, verb: str, fault: Exception
+) -> None:
+    server.fault = fault
+    done = raybd(verb, study.given)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"cluster.address: no job server answers at {ADDRESS} ({fault}); does its head run, ")
+    assert "with ray[default]?" in done.stderr
+    assert f"When it answers again, go on with: raybd {verb} {study.given}\n" in done.stderr
+
+
+def test_a_token_that_is_nowhere_is_missed_before_anybody_is_asked(
+    server: Server, study: StudySettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is looked for where Ray looks: in the variable, else in the file of RAY_AUTH_TOKEN_PATH, else in the home."""
+    server.add("raybd-tiny")
+    for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN", ""), ("HOME", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    home = tmp_path / ".ray" / "auth_token"
+    done = raybd("status", study.given)
+    assert (done.exit_code, server.asked) == (2, None)
+    assert done.stderr == f"RAY_AUTH_MODE=token is set, but no RAY_AUTH_TOKEN, and {home} holds none\n"
+    home.parent.mkdir()
+    home.write_text("0" * 64)
+    assert raybd("status", study.given).exit_code == 0
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
+    assert "RAY_AUTH_TOKEN_PATH names no file that holds one (" in raybd("status", study.given).stderr
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert raybd("status", study.given).exit_code == 0
+
+
+def test_ray_does_not_tell_of_its_packages_while_it_is_asked(server: Server, study: StudySettings) -> None:
+    names = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+    loggers = [logging.getLogger(name) for name in names]
+    before, during = [each.level for each in loggers], []
+    submit_job = server.submit_job
+
+    def listen(**job: Any) -> str:
+        during.extend(each.getEffectiveLevel() for each in loggers)
+        return submit_job(**job)
+
+    server.submit_job = listen  # type: ignore[method-assign]
+    cluster.submit(study)
+    assert during == [logging.WARNING, logging.WARNING]
+    assert [each.level for each in loggers] == before
+
+
+def test_a_job_submitted_again_names_the_one_before(server: Server, study: StudySettings) -> None:
+    server.add("raybd-tiny", "STOPPED")
+    said = raybd("submit", study.given).stdout
+    assert "\nearlier job  raybd-tiny, stopped\n" in said
+    assert "\nrun          runs/tiny\n" in said
 
 
 @pytest.mark.parametrize(

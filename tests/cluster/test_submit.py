@@ -183,7 +183,9 @@ def test_a_study_that_was_never_submitted_has_no_job(head: Head, study: Path) ->
 def test_a_study_runs_is_stopped_in_order_and_goes_on_when_it_is_submitted_again(head: Head, study: Path) -> None:
     sent = head.raybd("submit", str(study))
     assert sent.returncode == 0, sent.stderr
+    assert sent.stderr == "", "Ray's own lines are about packages, and nothing of them is asked for"
     assert "travels  my_blocks.py, my_nets.py, space.yaml, study.yaml\n" in sent.stdout
+    assert f"run      {head.folder / 'storage' / 'sent'}\n" in sent.stdout
     wait_for_trials(head, 2)
     (head.folder / "brake").touch()  # a command takes longer than a trial
     asked = head.raybd("status", str(study)).stdout
@@ -198,7 +200,8 @@ def test_a_study_runs_is_stopped_in_order_and_goes_on_when_it_is_submitted_again
     stopped = head.raybd("stop", str(study))
     assert stopped.returncode == 0, stopped.stderr
     assert "state    stopped" in stopped.stdout
-    assert "Interrupted. What was finished is kept" in stopped.stdout, "raybd ended by itself, and was not killed"
+    said = f"Interrupted. What was finished is kept; go on with: raybd submit {study}"
+    assert said in stopped.stdout, "raybd ended by itself, was not killed, and named the study as its user does"
     assert time.monotonic() - start < 60
     run = head.folder / "storage" / "sent"
     kept = json.loads((run / "search" / "card.json").read_text())["records"]
@@ -209,7 +212,7 @@ def test_a_study_runs_is_stopped_in_order_and_goes_on_when_it_is_submitted_again
     (head.folder / "brake").unlink()
     again = head.raybd("submit", str(study), "--follow")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "goes on  raybd-sent before it is stopped" in again.stdout
+    assert "earlier job  raybd-sent, stopped\n" in again.stdout
     assert "resuming: " in again.stdout
     assert "raybd-sent-2: done" in again.stdout
     records = json.loads((run / "search" / "card.json").read_text())["records"]
