@@ -1,15 +1,13 @@
 """A machine that joins while a search runs is used by the next of its Tuners without being asked for."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import scripts
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -48,11 +46,7 @@ if __name__ == "__main__":
 
 
 def test_a_machine_that_joins_is_used_from_the_next_tuner_on(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, script, tmp_path], cwd=ROOT, env=environment, check=True, timeout=350)
+    scripts.run(SCRIPT, tmp_path, timeout=350)
     assert (tmp_path / "slots.txt").read_text(encoding="utf-8") == "1 2"
     by_worker = (tmp_path / "workers.txt").read_text(encoding="utf-8").split()
     assert len(set(by_worker[:3])) == 1, "the first Tuner had one place"

@@ -1,15 +1,13 @@
 """A machine that dies under the last call, with idle actors beside it, costs that call one attempt."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import scripts
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 import threading
@@ -56,10 +54,6 @@ if __name__ == "__main__":
 
 
 def test_a_lost_machine_costs_the_call_that_ran_on_it_one_attempt(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, script, tmp_path], cwd=ROOT, env=environment, check=True, timeout=350)
+    scripts.run(SCRIPT, tmp_path, timeout=350)
     assert (tmp_path / "results").read_text(encoding="utf-8") == "[0, 1, 2, 3]"
     assert [len((tmp_path / f"try-{n}").read_text(encoding="utf-8")) for n in range(4)] == [1, 1, 1, 2]

@@ -1,16 +1,14 @@
 """Where trials and jobs go among three machines, where one would hold them all, is what `placement` says."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import scripts
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 import time
@@ -73,10 +71,6 @@ def machines(file: Path) -> list[int]:
 
 @pytest.mark.parametrize(("placement", "used"), [("pack", 1), ("spread", 3)])
 def test_three_workers_take_one_machine_packed_and_three_spread(tmp_path: Path, placement: str, used: int) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, script, tmp_path, placement], cwd=ROOT, env=environment, check=True, timeout=500)
+    scripts.run(SCRIPT, tmp_path, placement, timeout=500)
     assert len(machines(tmp_path / "trials.txt")) == used
     assert len(machines(tmp_path / "jobs.txt")) == used
