@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+# Of pytest, for test-cluster.
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 EVERYDAY := not slow and not gpu and not cluster and not load
@@ -27,7 +29,7 @@ test-all: $(VENV)/installed-test ## the everyday tests and the slow ones
 	$(PYTEST) -m "not gpu and not cluster and not load"
 
 test-cluster: $(VENV)/installed-test ## real parts: several Ray nodes, hosts in namespaces, PostgreSQL, MLflow, S3, faults
-	$(BIN)/python -m pytest --numprocesses 0 -rs -m "cluster and not gpu and not load" tests
+	$(BIN)/python -m pytest --numprocesses 0 -rs -m "cluster and not gpu and not load" $(ARGS) tests
 
 test-load: $(VENV)/installed-test ## ten thousand trials on 64 workers that sleep: a quarter of an hour, alone on the machine
 	$(BIN)/python -m pytest --numprocesses 0 -m load tests/load
