@@ -6,6 +6,7 @@ from typing import Any
 
 from raybd.attacks import ATTACKS
 from raybd.registry import as_json, read_json
+from tests.benchmarks.readme_speed import machine
 
 Cell = dict[str, Any]
 Cells = dict[str, Cell]
@@ -41,6 +42,15 @@ def title(name: str) -> str:
     """Return a cell's name, FOLDER/ATTACK, or that of a data set, for a reader."""
     folder, slash, attack = name.partition("/")
     return f"{(DATA | MOVED)[folder]}{', ' if slash else ''}{attack.replace('_', '-')}"
+
+
+def machines(cells: Cells) -> list[str]:
+    """Return on what the cells were measured: which were on another machine than the first is said by name."""
+    found: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        found.setdefault(machine(cell), []).append(title(name))
+    first, *others = found
+    return [first, *(f"{'; '.join(found[other])}: {other[0].lower()}{other[1:]}" for other in others)]
 
 
 def words(name: str, attack: Cell) -> str:

@@ -1,8 +1,7 @@
 """The README's table of models put under another task: transfer and encoder."""
 
 from tests.benchmarks import paper_moved
-from tests.benchmarks.readme_cells import NOTHING, Cells, every_way, missing, percent, title
-from tests.benchmarks.readme_speed import machine
+from tests.benchmarks.readme_cells import NOTHING, Cells, every_way, machines, missing, percent, title
 
 SHOWN = {
     "suspect": "what the user would ship",
@@ -27,5 +26,5 @@ def table(cells: Cells) -> str:
         )
     wanted = [f"{name}/{attack}" for name, case in paper_moved.CASES.items() for attack in case.attacks]
     done = [name for name, cell in cells.items() if "defended" in cell]
-    notes = [*checks, missing(wanted, done), *(machine(cell) for cell in list(cells.values())[:1])]
+    notes = [*checks, missing(wanted, done), *(machines(cells) if cells else [])]
     return "\n".join([*every_way(cells, SHOWN), "", " ".join(filter(None, notes))]) if cells else NOTHING

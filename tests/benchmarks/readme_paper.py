@@ -11,6 +11,7 @@ from tests.benchmarks.readme_cells import (
     Cells,
     cells_in,
     every_way,
+    machines,
     missing,
     per_data,
     percent,
@@ -59,7 +60,7 @@ def undefended(cells: Cells) -> str:
         else:
             refused.append(f"Refused: {called}: {cell['refused']}.")
     wanted = [f"{data}/{attack}" for data in DATA for attack in paper_cells.ATTACKS]
-    notes = [*refused, _tried(), missing(wanted, cells), *(machine(cell) for cell in list(cells.values())[:1])]
+    notes = [*refused, _tried(), missing(wanted, cells), *(machines(cells) if cells else [])]
     return "\n".join([*lines, "", " ".join(filter(None, notes))])
 
 

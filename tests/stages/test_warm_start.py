@@ -125,6 +125,6 @@ def test_a_search_tries_what_another_search_found_and_says_so_on_its_card(tmp_pa
     done = runs / "second" / "search"
     check_warm(done, second, [runs / "tiny"])
     with pytest.raises(BadInput, match="begun without this"):
-        check_warm(runs / "tiny" / "search", first, [runs / "second"])
+        check_warm(done, second, [])
     with pytest.raises(BadInput, match="holds no search"):
         pipeline.run(second, runs=runs, warm_start=[tmp_path])
