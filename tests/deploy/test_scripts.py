@@ -224,7 +224,7 @@ def install(machine: Machine, **arguments: str) -> tuple[int, str]:
     """Run the Dockerfile's choice of torch with these build arguments, and a pip and a Python that only take notes."""
     (choice,) = re.findall(r"^RUN (case .*?esac)$", DEPLOY.text("Dockerfile"), flags=re.MULTILINE | re.DOTALL)
     machine.program("pip")
-    return machine.run("sh", "-c", choice, **{"TORCH_INDEX": "", **arguments})
+    return machine.run("sh", "-c", choice, **{"TORCH_WHEELS": "", **arguments})
 
 
 def test_the_image_with_cuda_needs_no_argument_and_the_one_without_says_what_it_needs(machine: Machine) -> None:
@@ -232,17 +232,17 @@ def test_the_image_with_cuda_needs_no_argument_and_the_one_without_says_what_it_
     assert machine.calls() == []
     status, err = install(machine, VARIANT="cpu")
     assert status != 0
-    assert "TORCH_INDEX" in err
+    assert "TORCH_WHEELS" in err
     assert machine.calls() == []
     status, err = install(machine, VARIANT="rocm")
     assert status != 0
     assert "rocm" in err
 
 
-def test_the_image_without_cuda_takes_the_pinned_torch_from_the_index_that_it_is_told(machine: Machine) -> None:
-    assert install(machine, VARIANT="cpu", TORCH_INDEX="https://wheels.example/cpu")[0] == 0
+def test_the_image_without_cuda_takes_the_pinned_torch_from_the_wheels_that_it_is_told(machine: Machine) -> None:
+    wheels = "https://wheels.example/torch.whl https://wheels.example/torchvision.whl"
+    assert install(machine, VARIANT="cpu", TORCH_WHEELS=wheels)[0] == 0
     (call,) = machine.calls()
     assert call.startswith("pip install")
-    assert "--index-url https://wheels.example/cpu" in call
     assert "--constraint constraints.txt" in call
-    assert call.endswith("torch torchvision")
+    assert call.endswith(f" {wheels}")
