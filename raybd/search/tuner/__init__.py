@@ -76,9 +76,9 @@ def connected(
         started = not ray.is_initialized()
         if started:
             with _own_sigterm(), contextlib.nullcontext() if address else _on_loopback():
+                # Without "local" Ray would join whatever cluster was last started on this machine.
                 ray.init(
-                    address=address
-                    or "local",  # Ray itself would join whatever cluster was last started on this machine
+                    address=address or "local",
                     num_cpus=workers * cpus_per_trial if workers and not address else None,
                     include_dashboard=False,
                     log_to_driver=False,
