@@ -16,20 +16,14 @@ from raybd.stages.holding import fetch, keeping, take
 from raybd.stages.lease import MARK
 from raybd.stages.sendable import SENT
 from tests import studies
-from tests.cluster.s3 import CREDENTIALS, S3
+from tests.cluster.s3 import S3, serving
 from tests.studies import contents
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    running = S3(tmp_path_factory.mktemp("s3"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        running.start()
-        running.make_bucket("bucket")
+    with serving(tmp_path_factory.mktemp("s3")) as running:
         yield running
-        running.stop()
 
 
 @pytest.fixture

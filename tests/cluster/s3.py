@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.cluster.hosts import free_port
 
@@ -60,3 +63,18 @@ class S3:
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, number)
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[S3]:
+    """A server with an empty bucket named `bucket`, and its credentials in the environment, while the block lasts."""
+    server = S3(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        server.start()
+        server.make_bucket("bucket")
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -18,7 +18,7 @@ from raybd.registry import read_json
 from raybd.search.opening import DATABASE
 from tests import studies
 from tests.cluster.postgres import Postgres
-from tests.cluster.s3 import CREDENTIALS, S3
+from tests.cluster.s3 import CREDENTIALS, S3, serving
 from tests.faults.checks import settled
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -27,14 +27,8 @@ TRIALS = 12
 
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[S3]:
-    server = S3(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        server.start()
-        server.make_bucket("bucket")
+    with serving(tmp_path) as server:
         yield server
-        server.stop()
 
 
 def study(folder: Path, s3: S3, database: str) -> Path:

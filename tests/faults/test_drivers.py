@@ -3,18 +3,17 @@
 import random
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from raybd import pipeline
-from raybd.registry import BadInput
 from raybd.stages import lease
 from raybd.stages.holding import keeping, take
 from raybd.stages.lease import MARK
-from tests.cluster.s3 import CREDENTIALS, S3
+from tests.cluster.machines import elsewhere
+from tests.cluster.s3 import S3, serving
 from tests.faults.checks import figures, front, settled
 from tests.faults.homes import Home, kill, wait_for
 from tests.studies import contents
@@ -54,35 +53,14 @@ def test_a_driver_killed_twenty_times_and_resumed_ends_as_if_undisturbed(home: H
     )
 
 
-def refused_in_a_thread(act: Callable[[], object]) -> str:
-    """What a second driver is told: a thread holds nothing of what its starter holds, as another process does not."""
-    told: list[str] = []
-
-    def second() -> None:
-        try:
-            act()
-        except BadInput as error:
-            told.append(str(error))
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    thread.join()
-    return "".join(told)
-
-
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """An S3 server, and seconds for the minutes in which one machine waits for another to fall silent."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(lease, "EVERY_SECONDS", 0.5)
     monkeypatch.setattr(lease, "WAIT_SECONDS", 2.0)
     monkeypatch.setattr(lease, "ASK_SECONDS", 0.5)
-    server = S3(tmp_path)
-    server.start()
-    server.make_bucket("bucket")
-    yield server
-    server.stop()
+    with serving(tmp_path) as server:
+        yield server
 
 
 def copied(s3: S3) -> dict[str, object]:
@@ -105,7 +83,7 @@ def test_a_second_driver_is_refused_at_every_stage(
     holders: set[bytes] = set()
 
     def others_try(word: str) -> None:
-        refused[word] = {verb: refused_in_a_thread(act) for verb, act in verbs.items()}
+        refused[word] = {verb: elsewhere(act) for verb, act in verbs.items()}
         holders.update((home.run / MARK).read_bytes() for _ in cluster)
 
     pipeline.run(settings, runs=home.runs, on_stage=others_try)
@@ -123,7 +101,7 @@ def test_a_second_machine_on_one_copy_is_refused_and_then_goes_on(home: Home, s3
     told: dict[str, str] = {}
 
     def other_machine(word: str) -> None:
-        told[word] = refused_in_a_thread(lambda: pipeline.run(settings, runs=tmp_path / "other"))
+        told[word] = elsewhere(lambda: pipeline.run(settings, runs=tmp_path / "other"))
         assert not (tmp_path / "other" / settings.name).exists()
 
     pipeline.search(settings, runs=home.runs, on_trial=lambda record: other_machine("search"))
@@ -135,7 +113,7 @@ def test_a_second_machine_on_one_copy_is_refused_and_then_goes_on(home: Home, s3
     pipeline.run(settings, runs=tmp_path / "other", on_stage=stages.append)
     assert stages == ["report"], "all else came from the copy"
     settled(tmp_path / "other" / settings.name)
-    assert "as another machine left it" in refused_in_a_thread(lambda: pipeline.run(settings, runs=home.runs))
+    assert "as another machine left it" in elsewhere(lambda: pipeline.run(settings, runs=home.runs))
 
 
 @pytest.mark.cluster
