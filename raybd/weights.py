@@ -29,9 +29,13 @@ DTYPES = frozenset(
 
 _CONVERT = (
     "raybd does not unpickle models, because a pickle can run any code. Where you trust the file, convert it once: "
-    "model = torch.load(PATH, weights_only=False); "
-    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+    "held = torch.load(PATH, weights_only=False); then, if it held a model, "
+    "safetensors.torch.save_file(held.state_dict(), 'weights.safetensors'), and if it held a dict around the tensors, "
+    "the same with that entry, such as held['net']"
 )
+
+_PARALLEL = "module."
+"""What torch's DataParallel puts before every name."""
 
 
 def load_weights(path: Path, *, key: str | None = None) -> State:
@@ -128,12 +132,13 @@ def _nested_hint(held: Any) -> str:
 
 
 def load_into(model: Classifier, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into the network of `model`.
+    """Copy `state` into the network of `model`, be it of that network or of torch's DataParallel around it.
 
     Raises:
         BadInput: for missing or unexpected names and for shapes that differ, naming the first of each.
     """
     own = model.body.state_dict()
+    state = _unwrapped(state, own)
     faults = [
         _some("missing", [n for n in own if n not in state]),
         _some("unexpected", [n for n in state if n not in own]),
@@ -157,9 +162,15 @@ def load_into(model: Classifier, state: Mapping[str, Tensor]) -> None:
     if any(faults):
         raise BadInput(f"suspect.weights: they do not fit the model: {'; '.join(filter(None, faults))}")
     try:
-        model.body.load_state_dict(dict(state))
+        model.body.load_state_dict(state)
     except Exception as error:  # a network's own hooks may refuse, and torch cannot copy every type
         raise BadInput(f"suspect.weights: they do not fit the model: {error}") from error
+
+
+def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> State:
+    """`state` under the network's names, where all of it has DataParallel's prefix and nothing of the network has."""
+    parallel = all(n.startswith(_PARALLEL) for n in state) and not any(n.startswith(_PARALLEL) for n in own)
+    return {n.removeprefix(_PARALLEL) if parallel else n: tensor for n, tensor in state.items()}
 
 
 def _kind(tensor: Tensor) -> str:

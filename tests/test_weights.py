@@ -101,7 +101,9 @@ def test_a_refused_pickle_of_a_late_protocol_is_refused_in_our_words_alone(tmp_p
 def test_a_whole_pickled_model_and_numpy_numbers_are_refused_with_the_way_to_convert(tmp_path: Path) -> None:
     for name, content in (("model.pth", network()), ("numpy.pt", {"net": {}, "acc": np.float64(3)})):
         torch.save(content, tmp_path / name)
-        with pytest.raises(BadInput, match=rf"{name} holds more than tensors.*save_file\(model.state_dict\(\)"):
+        with pytest.raises(
+            BadInput, match=rf"{name} holds more than tensors.*save_file\(held.state_dict\(\).*held\['net'\]"
+        ):
             load_weights(tmp_path / name)
 
 
@@ -127,6 +129,25 @@ def test_a_missing_file_and_an_unknown_ending_are_refused(tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"expected .safetensors, .pt or .pth, got w.pkl"):
         load_weights(tmp_path / "w.pkl")
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_of_data_parallel_is_taken_for_the_network_inside() -> None:
+    inside, model = network(), Classifier(network())
+    load_into(model, nn.DataParallel(inside).state_dict())
+    assert equal(state_of(model), dict(inside.state_dict()))
+
+
+def test_a_network_with_a_part_called_module_keeps_its_names() -> None:
+    model = Classifier(nn.DataParallel(network()))
+    load_into(model, state := nn.DataParallel(network()).state_dict())
+    assert equal(state_of(model), dict(state))
+
+
+def test_names_of_which_some_have_the_prefix_are_refused() -> None:
+    state = nn.DataParallel(network()).state_dict()
+    state["1.bias"] = state.pop("module.1.bias")
+    with pytest.raises(BadInput, match=r"unexpected: module\.1\.weight"):
+        load_into(Classifier(network()), state)
 
 
 def test_weights_that_do_not_fit_are_refused_with_what_is_wrong_and_change_nothing() -> None:
