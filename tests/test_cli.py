@@ -20,7 +20,7 @@ from raybd.artifacts import GateRefused, NothingFeasible
 from raybd.cli import app, show
 from raybd.cli.show import LISTS
 from raybd.registry import BadInput
-from raybd.tracking import Unreachable
+from raybd.tracking import Delivered, Unreachable
 from raybd.training import Epoch
 from tests import studies
 
@@ -242,6 +242,17 @@ def test_a_service_that_is_away_ends_with_exit_1_and_how_to_go_on(monkeypatch: p
         "tracking.uri: MLflow does not answer\n"
         "What was finished is kept. When it answers again, go on with: raybd promote demo\n"
     )
+
+
+@pytest.mark.parametrize(("left", "status"), [(0, 0), (3, 1)])
+def test_a_sync_after_which_anything_still_waits_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, left: int, status: int
+) -> None:
+    found = Delivered(sent=2, already_there=1, left=left, reason="down" if left else "")
+    monkeypatch.setattr(pipeline, "sync", lambda settings, *, runs: found)
+    done = raybd("sync", "demo")
+    assert done.exit_code == status
+    assert f"2 sent, 1 already there, {left} still waiting" in done.stdout
 
 
 def test_run_folders_lie_on_a_shared_storage_unless_the_user_says_otherwise_and_then_that_is_said(

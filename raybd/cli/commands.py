@@ -198,12 +198,18 @@ def report(study: Study, runs: Runs = None) -> None:
 
 @app.command(cls=Guarded)
 def sync(study: Study, runs: Runs = None) -> None:
-    """Deliver to the tracking server what waited in the run folder while the server was down."""
+    """Deliver to the tracking server what waited in the run folder while the server was down.
+
+    Exit status 1 if anything still waits.
+    """
     settings = _settings(study)
     home = _home(settings, runs)
     from raybd import pipeline
 
-    show.delivered(pipeline.sync(settings, runs=home))
+    done = pipeline.sync(settings, runs=home)
+    show.delivered(done)
+    if done.left:
+        raise typer.Exit(1)
 
 
 @app.command(cls=Guarded)

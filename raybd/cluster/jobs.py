@@ -32,6 +32,8 @@ LAST_LINES = 10
 SUBMITTED = "RAYBD_SUBMITTED"
 """In a submitted job's environment: what its user called the study, for the commands that a message repeats."""
 _SERVER = "RAY_API_SERVER_ADDRESS"
+_UNWELL = re.compile(r"status code 5\d\d")
+"""What Ray's client says of a head that starts, or of a proxy before one that is gone; else it was refused."""
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 """Ray's loggers that tell of each package on its way."""
 _PROGRESS = re.compile(r"\d+(?: of \d+)? trials done.*")
@@ -304,6 +306,8 @@ def _server(settings: StudySettings) -> Iterator[Any]:
             "ray[default]? Without that Ray opens no such port"
         ) from error
     except RuntimeError as error:
+        if _UNWELL.search(str(error)):
+            raise Outage(f"cluster.address: {address} cannot do it now ({_first_line(error)})") from error
         raise BadInput(f"cluster.address: {address} refused ({_first_line(error)})") from error
     finally:
         if before is None:

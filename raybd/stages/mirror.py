@@ -164,6 +164,8 @@ class Mirror:
         content = sendable.content(self._folder / name, ended=ended)
         if content is not None:
             self._sent[name] = (*state, self._written(name, content))
+        elif ended and (self._folder / name).is_file():  # there is no later in which it could be sent
+            raise StorageDown(f"another process keeps {name} locked")
 
     def _written(self, name: str, content: bytes) -> str:
         """Write a file over the version we know of, so that what a later writer sent is never written over."""

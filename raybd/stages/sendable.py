@@ -37,14 +37,23 @@ def belongs(name: str) -> bool:
 
 
 def files(folder: Path) -> Iterator[tuple[str, State]]:
-    """Yield the files that go into the copy of a folder, by their names in it."""
-    for home, folders, names in os.walk(folder):  # it passes over what vanishes meanwhile
+    """Yield the files that go into the copy of a folder, by their names in it.
+
+    Raises:
+        OSError: if a part of the folder cannot be read: what it holds is then not known, least of all to be gone.
+    """
+    for home, folders, names in os.walk(folder, onerror=_unless_gone):
         folders[:] = sorted(each for each in folders if (Path(home) / each).relative_to(folder).as_posix() != _RAY)
         for path in (Path(home) / each for each in sorted(names)):
             name = path.relative_to(folder).as_posix()
             with contextlib.suppress(FileNotFoundError):  # a trial left the front meanwhile
                 if belongs(name) and path.is_file():
                     yield name, state(path)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def state(path: Path) -> State:

@@ -123,6 +123,19 @@ def is_outage(error: Exception) -> bool:
     return getattr(error, "error_code", "INTERNAL_ERROR") in _OUTAGES
 
 
+def is_locked_out(error: Exception) -> bool:
+    """Tell whether MLflow wants another user or password than it was given."""
+    return getattr(error, "error_code", "") == "UNAUTHENTICATED"
+
+
+def locked_out(uri: str, error: Exception) -> BadInput:
+    """Return what to tell of such an error."""
+    return BadInput(
+        f"tracking.uri: MLflow at {uri} does not let us in ({explain(error)}); expected a user and password that it "
+        "knows in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    )
+
+
 def is_missing(error: Exception) -> bool:
     """Tell whether MLflow answered that the thing asked for does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")

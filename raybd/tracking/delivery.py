@@ -16,6 +16,11 @@ WRITERS = 4
 _DONE = ("FINISHED", "FAILED", "KILLED")
 
 
+def experiment_of(study: str) -> str:
+    """Return the name of a study's experiment in MLflow."""
+    return f"raybd/{study}"
+
+
 class Delivery:
     """Sends the records of one run folder to one MLflow.
 
@@ -104,7 +109,7 @@ class Delivery:
 
     def _experiment(self) -> str:
         if not self._experiment_id:
-            name = f"raybd/{self._study}"
+            name = experiment_of(self._study)
             found = self.client.get_experiment_by_name(name) or self._new_experiment(name)
             if found.lifecycle_stage != "active":
                 raise BadInput(
@@ -172,7 +177,7 @@ class Delivery:
         for name, text in record.texts.items():
             self.client.log_text(run_id, text, name)
         for name, path in record.files.items():
-            self._upload(run_id, name, Path(path))
+            self._upload(run_id, name, self._run_dir / path)
 
     def _upload(self, run_id: str, name: str, path: Path) -> None:
         folder = Path(name).parent.as_posix()

@@ -122,7 +122,7 @@ class Outbox:
         folder = [] if record.folder is None else [self._run_dir / record.folder]
         if folder and not _FOLDER.fullmatch(str(record.folder)):
             return False
-        paths = [*folder, *map(Path, record.files.values())]
+        paths = [*folder, *(self._run_dir / path for path in record.files.values())]
         names = [PurePosixPath(name) for name in (*record.texts, *record.files)]
         return all(within(path, self._run_dir) for path in paths) and not any(
             name.is_absolute() or ".." in name.parts for name in names

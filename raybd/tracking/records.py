@@ -29,7 +29,8 @@ class Record:
 
     `key` is unique to it and travels as the tag `raybd.record`. A `child` becomes a run of its own, a `parent`
     is written into the run folder's own run, a `model` is the MLflow model in `folder`. `files` are paths,
-    `texts` whole contents, both by artifact name. Times are milliseconds since 1970, fixed when the record is
+    `texts` whole contents, both by artifact name; paths count from the run folder, which may have moved before they
+    are sent. Times are milliseconds since 1970, fixed when the record is
     made, so that sending it twice writes the same points.
     """
 
@@ -93,11 +94,16 @@ def _short(value: Any, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def split_artifacts(artifacts: Mapping[str, str | Path]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return artifacts as contents (text) and as absolute paths (files), both by name."""
+def split_artifacts(artifacts: Mapping[str, str | Path], run_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return artifacts as contents (text) and as paths from the run folder (files), both by name.
+
+    Raises:
+        ValueError: if a path lies outside the run folder.
+    """
+    home = run_dir.resolve()
     texts = {name: value for name, value in artifacts.items() if isinstance(value, str)}
-    files = {name: str(value.resolve()) for name, value in artifacts.items() if isinstance(value, Path)}
-    return texts, files
+    paths = {name: value for name, value in artifacts.items() if isinstance(value, Path)}
+    return texts, {name: path.resolve().relative_to(home).as_posix() for name, path in paths.items()}
 
 
 def trial_record(run_key: str, trial: Mapping[str, Any]) -> Record:

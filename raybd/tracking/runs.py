@@ -11,7 +11,7 @@ import numpy as np
 
 from raybd.registry import BadInput, as_json
 from raybd.tracking import registry
-from raybd.tracking.client import Unreachable
+from raybd.tracking.client import Unreachable, is_locked_out, locked_out
 from raybd.tracking.outbox import Delivered
 from raybd.tracking.records import (
     Record,
@@ -143,9 +143,11 @@ class Tracker:
 
         Raises:
             Unreachable: if MLflow does not answer, or the model waits in the outbox (`model_uri` is None).
-            BadInput: for a name or alias that MLflow reserves.
+            BadInput: for a name or alias that MLflow reserves, or if it knows no such user and password.
         """
         registry.check_names(name, alias)
+        if model_uri is None and self._sender.error is not None and is_locked_out(self._sender.error):
+            raise locked_out(self.uri, self._sender.error)
         if model_uri is None:
             raise Unreachable(
                 f"tracking.uri: the model has not reached MLflow at {self.uri}, so nothing was promoted; "
@@ -161,7 +163,7 @@ class Tracker:
     def _send_parent(
         self, what: str, artifacts: Mapping[str, str | Path], *, at_once: int | None = AT_ONCE, **fields: Any
     ) -> Delivered:
-        texts, files = split_artifacts(artifacts)
+        texts, files = split_artifacts(artifacts, self._run_dir)
         time_now = self._sender.tick()
         record = Record(
             key=f"{self._sender.run_key}:{what}:{uuid.uuid4().hex[:12]}",  # each time it is said, it is said anew

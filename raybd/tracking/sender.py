@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import BadInput, check_type, read_card, write_json
-from raybd.tracking.client import explain, is_outage, resolve_uri
-from raybd.tracking.delivery import Delivery
+from raybd.tracking.client import artifact_root, explain, is_locked_out, is_outage, locked_out, resolve_uri
+from raybd.tracking.delivery import Delivery, experiment_of
+from raybd.tracking.moving import follow
 from raybd.tracking.outbox import Delivered, Outbox
 from raybd.tracking.records import Record, now
 
@@ -78,7 +79,7 @@ class Sender:
         """Find the folder's place in MLflow; that it does not answer is not an error here.
 
         Raises:
-            BadInput: if it answers, or is known, to be no place for this study.
+            BadInput: if it answers, or is known, to be no place for this study, or not for this user and password.
         """
         if self._resting():
             return
@@ -87,7 +88,9 @@ class Sender:
                 self._connected().parent_id()
         except BadInput:
             raise
-        except Exception as error:  # noqa: BLE001 - as in _attempt
+        except Exception as error:
+            if is_locked_out(error):
+                raise locked_out(self.uri, error) from error
             self._failed(error)
 
     def send(self, record: Record, at_once: int | None = AT_ONCE) -> Delivered:
@@ -209,6 +212,9 @@ class Sender:
     def _connected(self) -> Delivery:
         if self._delivery is None:
             key = self.run_key
+            if self._kept_uri is None:
+                root = artifact_root(self.uri, self._run_dir)
+                follow(self._run_dir / "mlflow.db", experiment=experiment_of(self._study), root=str(root))
             self._delivery = Delivery(uri=self.uri, run_dir=self._run_dir, study=self._study, run_key=key)
         if self._outbox.others_wrote:
             self._delivery.forget()

@@ -205,7 +205,7 @@ def test_a_study_without_a_job_is_told_how_to_begin_one(server: Server, study: S
     ("fault", "said"),
     [
         (AuthenticationError("Authentication failed: no\n\nmore"), f"cluster.address: {ADDRESS} refuses this token"),
-        (RuntimeError("Request failed with status code 500: x\ny"), f"cluster.address: {ADDRESS} refused (Request"),
+        (RuntimeError("Request failed with status code 400: x\ny"), f"cluster.address: {ADDRESS} refused (Request"),
     ],
 )
 @pytest.mark.parametrize("verb", ["submit", "status", "stop"])
@@ -229,6 +229,20 @@ def test_a_job_server_that_does_not_answer_may_do_so_later(
     assert done.exit_code == 1
     assert done.stderr.startswith(f"cluster.address: no job server answers at {ADDRESS} ({fault}); does its head run, ")
     assert "with ray[default]?" in done.stderr
+    assert f"When it answers again, go on with: raybd {verb} {study.given}\n" in done.stderr
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("verb", ["submit", "status", "stop"])
+def test_a_job_server_that_is_unwell_may_be_well_later(
+    server: Server, study: StudySettings, verb: str, status: int
+) -> None:
+    server.fault = RuntimeError(f"Request failed with status code {status}: No available agent, please try again.")
+    done = raybd(verb, study.given)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        f"cluster.address: {ADDRESS} cannot do it now (Request failed with status code {status}"
+    )
     assert f"When it answers again, go on with: raybd {verb} {study.given}\n" in done.stderr
 
 

@@ -1,5 +1,7 @@
 """A run folder's copy on S3: whole, current, and no obstacle while S3 is down."""
 
+import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -264,37 +266,41 @@ def test_a_name_that_s3_cannot_have_keeps_no_other_from_it(here: Machine, there:
     assert there.sees().keys() == {"study.json", "search/trials/3/weights.safetensors"}
 
 
-def test_a_folder_that_vanishes_while_the_files_are_counted_costs_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_cannot_be_read_loses_nothing_of_its_copy_and_the_end_says_so(
+    here: Machine, there: Machine, copy: Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
+    here.works()
+    held = copy.listed().keys()
     real = os.scandir
 
-    def late(path: object) -> object:
-        if str(path) == str(tmp_path / "a"):
-            shutil.rmtree(tmp_path / "a", ignore_errors=True)
+    def dying(path: object) -> object:
+        if str(path).endswith("/search"):
+            raise OSError(errno.EIO, "Input/output error", path)
         return real(path)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(os, "scandir", late)
-    assert [name for name, _ in sendable.files(tmp_path)] == ["b/file"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", dying)
+        with pytest.raises(OSError, match="Input/output error"):
+            here.works()
+    assert copy.listed().keys() >= held
+    here.works()
+    there.works()
+    assert there.sees() == here.sees()
 
 
-def test_a_database_that_somebody_keeps_locked_is_left_for_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_somebody_keeps_locked_to_the_end_is_said_to_be_unsaved(
+    here: Machine, there: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sendable, "LOCKED_SECONDS", 0.5)
-    path = tmp_path / "mlflow.db"
-    with sqlite3.connect(path) as other:
+    with contextlib.closing(sqlite3.connect(here.run / "mlflow.db")) as other:
         other.execute("CREATE TABLE runs (name TEXT)")
         other.commit()
         other.execute("BEGIN EXCLUSIVE")
-        for ended in (False, True):
-            start = time.monotonic()
-            assert sendable.content(path, ended=ended) is None
-            assert time.monotonic() - start < 10
-    assert sendable.content(path, ended=False)
+        with pytest.raises(Outage, match=r"another process keeps mlflow\.db locked"):
+            here.works()
+    here.works()
+    there.works()
+    assert there.sees() == here.sees()
 
 
 def test_what_is_never_sent_is_never_fetched(here: Machine, there: Machine, copy: Prefix) -> None:

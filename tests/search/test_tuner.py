@@ -15,11 +15,12 @@ import pytest
 import ray
 
 from raybd.defenses import Defense, FineTuning
-from raybd.registry import BadInput
+from raybd.registry import BadInput, Outage
 from raybd.search import local, tuner
 from raybd.search.opening import JOURNAL
 from raybd.search.records import OBJECTIVES, Job, Objective, Stopping, front_of
 from raybd.search.searcher import TooManyFailures
+from raybd.search.tuner import pool, tuners
 from tests.search.fakes import facts, open_decider, tiny_view
 
 pytestmark = pytest.mark.timeout(240)
@@ -140,6 +141,19 @@ def test_a_killed_worker_loses_no_trial_and_none_is_counted_twice(workers, view,
 
 
 @pytest.mark.slow
+def test_a_search_that_no_machine_can_hold_ends_and_is_resumed(workers, view, tmp_path, monkeypatch):
+    gone = dataclasses.replace(workers, cpus=1000)
+    with monkeypatch.context() as quick, open_decider(tmp_path, trials=2) as decider:
+        quick.setattr(pool, "MACHINE_SECONDS", 1.0)
+        quick.setattr(tuners, "LOOK_S", 0.2)
+        with pytest.raises(Outage, match="no machine of the Ray cluster could hold a worker"):
+            gone.run(view, decider, trials=tmp_path / "trials")
+    with open_decider(tmp_path, trials=2) as decider:
+        workers.run(view, decider, trials=tmp_path / "trials")
+        assert [record.state for record in decider.records()] == ["complete"] * 2
+    assert "RUNNING" not in states(tmp_path)
+
+
 def test_errors_in_trials_end_the_search_with_their_text(workers, view, tmp_path):
     def broken():
         raise ArithmeticError("no such number")
@@ -305,6 +319,22 @@ def test_a_trial_that_fits_on_no_machine_is_refused_and_ray_stays(workers):
     with pytest.raises(BadInput, match="GPUs"), tuner.connected(gpus_per_trial=1):
         pass
     assert ray.is_initialized()
+
+
+def test_a_stage_that_begins_while_all_machines_are_lost_waits_for_others(workers, monkeypatch):
+    monkeypatch.setattr(tuner, "room", lambda cpus, gpus: 0)
+    with tuner.connected(workers=3, address="joined before") as promised:
+        assert promised.slots == 3
+    with tuner.connected(address="joined before") as elastic:
+        assert elastic.now() == 1
+
+
+def test_only_machines_that_were_promised_and_did_not_come_may_come_later(monkeypatch):
+    monkeypatch.setattr(tuner, "room", lambda cpus, gpus: 0)
+    with pytest.raises(Outage, match="none came in 10 minutes"):
+        tuner._slots(1, 0, promised=True, begun=False)
+    with pytest.raises(BadInput, match=r"resources\.workers"):
+        tuner._slots(1, 0, promised=False, begun=False)
 
 
 def test_joining_again_uses_the_same_cluster(workers):

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from raybd.registry import Outage
 from raybd.search import tuner
-from raybd.search.tuner import tuners
+from raybd.search.tuner import pool, tuners
 from raybd.search.tuner.trials import RaySearcher
 from tests.search.fakes import drive, open_decider
 
@@ -16,7 +17,8 @@ PATIENCE = 60.0
 def clock(monkeypatch):
     """A clock that the test sets, and the actors that were killed."""
     fake = SimpleNamespace(now=0.0, killed=[])
-    monkeypatch.setattr(tuners, "time", SimpleNamespace(monotonic=lambda: fake.now))
+    for module in (tuners, pool):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: fake.now))
     monkeypatch.setattr(tuners, "ray", SimpleNamespace(kill=fake.killed.append))
     return fake
 
@@ -30,10 +32,14 @@ class Trial:
 
 
 @pytest.fixture
-def losses(clock, tmp_path):
+def searcher(tmp_path):
     with open_decider(tmp_path) as decider:
-        searcher = RaySearcher(decider, trials=tmp_path / "trials", on_trial=None, on_progress=None, segment=8)
-        yield tuners.Losses(searcher, PATIENCE)
+        yield RaySearcher(decider, trials=tmp_path / "trials", on_trial=None, on_progress=None, segment=8)
+
+
+@pytest.fixture
+def losses(clock, searcher):
+    return tuners.Losses(searcher, PATIENCE)
 
 
 def begun(losses, names):
@@ -70,10 +76,44 @@ def test_while_the_driver_is_held_up_itself_nobody_is_silent(losses, clock):
     assert clock.killed == []
 
 
+def steps(losses, clock):
+    """An hour of them."""
+    for _ in range(3601):
+        step(losses, clock, seconds=1)
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_search_whose_machines_are_gone_says_so_and_ends(clock, searcher, caplog):
+    losses = tuners.Losses(searcher, room=lambda: 0)
+    (trial,) = begun(losses, "a")
+    steps(losses, clock)
+    assert warnings(caplog) == [], "a trial runs"
+    losses.on_trial_complete(trial=trial)
+    gone = clock.now
+    with pytest.raises(Outage, match="for 10 minutes no machine"):
+        steps(losses, clock)
+    assert pool.MACHINE_SECONDS <= clock.now - gone <= pool.MACHINE_SECONDS + 2 * pool.LOOK_S
+    assert warnings(caplog) == [f"for {n} minutes no worker has started on the Ray cluster" for n in (3, 6, 9)]
+
+
+@pytest.mark.parametrize("room", [lambda: 1, None], ids=["others have the places", "an autoscaler was asked"])
+def test_a_search_that_waits_for_a_place_says_so_and_waits_on(clock, searcher, caplog, room):
+    losses = tuners.Losses(searcher, room=room)
+    steps(losses, clock)
+    assert len(warnings(caplog)) == pytest.approx(3600 / pool.WARN_S, abs=2)
+    begun(losses, "a")
+    caplog.clear()
+    steps(losses, clock)
+    assert warnings(caplog) == []
+
+
 def test_each_tuner_runs_as_many_trials_at_once_as_the_cluster_holds_when_it_begins(monkeypatch, tmp_path):
     machines, used = [2, 20, 0], []
 
-    def fit(trainable, searcher, storage, slots, patience):
+    def fit(trainable, searcher, storage, slots, losses):
         used.append((slots, searcher._left))
         drive(searcher._decider, stop_after=1)
 

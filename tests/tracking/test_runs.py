@@ -93,8 +93,8 @@ def test_rows_and_sequela_of_the_assessment_are_there_to_compare(tracker):
     assert sorted((point.step, point.value) for point in curve) == [(0, 0.9), (1, 0.95), (5, 0.99)]
 
 
-def test_artifacts_keep_their_given_names(tracker, tmp_path):
-    file = tmp_path / "some.html"
+def test_artifacts_keep_their_given_names(tracker, run_dir):
+    file = run_dir / "some.html"
     file.write_text("<p>")
     tracker.finish({}, {}, {"report.html": file, "environment/packages.txt": "torch==2\n"})
     parent = by_name(tracker)["demo"].info.run_id

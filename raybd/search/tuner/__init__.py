@@ -15,12 +15,12 @@ import ray
 from ray import tune
 from ray._private import ray_constants
 
-from raybd.registry import BadInput
+from raybd.registry import BadInput, Outage
 from raybd.search.records import OBJECTIVES, Decider, Job, Objective, OnJob, OnProgress, OnTrial, Outcome, Stopping
 from raybd.search.trial import NEVER
 from raybd.search.tuner.courier import Courier
 from raybd.search.tuner.jobs import JobActor, spread
-from raybd.search.tuner.machines import machines, requested, room
+from raybd.search.tuner.machines import MACHINE_SECONDS, machines, requested, room
 from raybd.search.tuner.placement import Placement, actor_options, trial_resources
 from raybd.search.tuner.trials import RaySearcher, TrialActor
 from raybd.search.tuner.tuners import SEGMENT, segment_for, segments
@@ -69,7 +69,8 @@ def connected(
         patience: seconds for which a worker may show nothing before it is taken as hung; for ever by default.
 
     Raises:
-        BadInput: if not even one trial fits; on a cluster that was joined for `workers`, within `MACHINE_SECONDS`.
+        BadInput: if not even one trial fits.
+        Outage: if on a cluster that was joined for `workers` not even one fits within `MACHINE_SECONDS`.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     with _environment(_ENVIRONMENT):
@@ -87,7 +88,8 @@ def connected(
         try:
             joined = bool(address) or len(machines()) > 1
             with requested(workers if address and started else None, cpus_per_trial, gpus_per_trial):
-                slots = _slots(cpus_per_trial, gpus_per_trial)
+                promised = workers is not None and bool(address)
+                slots = _slots(cpus_per_trial, gpus_per_trial, promised=promised, begun=joined and not started)
                 yield Workers(
                     cpus=cpus_per_trial,
                     gpus=gpus_per_trial,
@@ -128,14 +130,18 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _slots(cpus: int, gpus: float) -> int:
+def _slots(cpus: int, gpus: float, *, promised: bool, begun: bool) -> int:
+    """How many trials fit. A run that has `begun` saw that one does: what waits for machines lost since is the pool."""
     slots = room(cpus, gpus)
-    if slots < 1:
+    none = f"no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial"
+    if slots < 1 and promised and not begun:
+        raise Outage(f"resources: {none}, and none came in {MACHINE_SECONDS / 60:g} minutes")
+    if slots < 1 and not begun:
         raise BadInput(
-            f"resources: no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial; where an autoscaler "
-            "is to bring one, say how many trials at once with resources.workers"
+            f"resources: {none}; where an autoscaler is to bring one, say with resources.workers how many trials "
+            "at once it is to bring machines for"
         )
-    return slots
+    return max(1, slots)
 
 
 @contextlib.contextmanager
@@ -200,6 +206,8 @@ class Workers:
             stopping: which trials to give up before their end.
 
         Raises:
+            Outage: if no machine could hold a worker for `MACHINE_SECONDS`, and none was asked of an autoscaler; the
+                study can be resumed.
             KeyboardInterrupt: on Ctrl-C; the study can be resumed.
         """
         trials = trials.absolute()
@@ -223,6 +231,7 @@ class Workers:
                 slots=self.now,
                 segment=segment,
                 patience=self.patience,
+                room=self._room,
                 on_trial=on_trial,
                 on_progress=on_progress,
             )
@@ -267,7 +276,9 @@ class Workers:
     def _spread(self, method: str, calls: Sequence[tuple[Any, ...]], **how: Any) -> list[Any]:
         where = actor_options(self.cpus, self.gpus, self.placement)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, **where}
-        # Where machines were asked of an autoscaler, it may bring one after a long time.
-        awaited = self.joined and not self.elastic
-        held = None if awaited else partial(room, self.cpus, self.gpus)
-        return spread(method, calls, actors=self.now(), options=options, room=held, **how)
+        return spread(method, calls, actors=self.now(), options=options, room=self._room, **how)
+
+    @property
+    def _room(self) -> Callable[[], int] | None:
+        """How many workers the machines hold; None where they were asked of an autoscaler, which may take long."""
+        return None if self.joined and not self.elastic else partial(room, self.cpus, self.gpus)

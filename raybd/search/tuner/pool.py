@@ -127,7 +127,7 @@ class Pool:
 
     def _first(self) -> Any:
         """The first call to end, or actor to start; actors whose calls hang are killed, which ends these."""
-        wait = _Wait(self._room)
+        wait = Wait(self._room)
         looked = time.monotonic()
         while True:
             timeout = LOOK_S if self._patience is None else min(LOOK_S, self._patience)
@@ -150,8 +150,12 @@ class Pool:
                 ray.kill(actor)
 
 
-class _Wait:
-    """A wait for the first actor to start, while nothing runs."""
+class Wait:
+    """A wait for the first actor to start, while nothing runs.
+
+    Args:
+        room: says how many actors the machines hold that are alive; None where an autoscaler may bring some.
+    """
 
     def __init__(self, room: Callable[[], int] | None) -> None:
         self._room = room

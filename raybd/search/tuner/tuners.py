@@ -16,6 +16,7 @@ from ray import tune
 
 from raybd.search.halving import Halving
 from raybd.search.records import Decider, OnProgress, OnTrial
+from raybd.search.tuner.pool import LOOK_S, Wait
 from raybd.search.tuner.trials import RaySearcher
 
 SEGMENT = 500
@@ -32,15 +33,22 @@ def segment_for(slots: int) -> int:
 
 
 class Losses(tune.Callback):
-    """Passes on why Ray lost a trial, which a Searcher is not told; and ends the workers that hang.
+    """Passes on why Ray lost a trial, which a Searcher is not told; ends the workers that hang, and a wait for any.
+
+    Where no trial runs, Tune waits for a worker for ever, and what it says of that is among what `fit` keeps quiet.
 
     The seconds of a trial's silence are those in which the driver listened: while it was held up itself, by a database
     that was away for instance, it heard of none of them, and reads one report a step afterwards.
     """
 
-    def __init__(self, searcher: RaySearcher, patience: float | None) -> None:
+    def __init__(
+        self, searcher: RaySearcher, patience: float | None = None, room: Callable[[], int] | None = None
+    ) -> None:
         self._searcher = searcher
         self._patience = patience
+        self._room = room
+        self._wait = Wait(room)
+        self._looked = time.monotonic()
         self._last: dict[Any, float] = {}
         self._hung: set[str] = set()
         self._listened = 0.0
@@ -59,10 +67,15 @@ class Losses(tune.Callback):
         self._last.pop(info["trial"], None)
 
     def on_step_end(self, **_info: Any) -> None:  # type: ignore[override]
-        """Kill the workers of trials that have shown nothing for too long; that they are lost, Tune finds itself."""
+        """Kill the workers of trials that have shown nothing for too long; that they are lost, Tune finds itself.
+
+        Raises:
+            Outage: if no trial runs, and no machine could hold a worker for `MACHINE_SECONDS`.
+        """
         now = time.monotonic()
         self._listened += min(now - self._step_ended, STEP_SECONDS)
         self._step_ended = now
+        self._look(now)
         if self._patience is None:
             return
         for trial in [trial for trial, last in self._last.items() if self._listened - last > self._patience]:
@@ -70,6 +83,13 @@ class Losses(tune.Callback):
             if trial.temporary_state.ray_actor is not None:
                 self._hung.add(trial.trial_id)
                 ray.kill(trial.temporary_state.ray_actor)
+
+    def _look(self, now: float) -> None:
+        if self._last:
+            self._wait, self._looked = Wait(self._room), now
+        elif now - self._looked >= LOOK_S:
+            self._looked = now
+            self._wait.go_on()
 
     def on_trial_error(self, **info: Any) -> None:  # type: ignore[override]
         """Tell the last line of the trial's error file."""
@@ -91,6 +111,7 @@ def segments(
     slots: Callable[[], int],
     segment: int | None = None,
     patience: float | None = None,
+    room: Callable[[], int] | None = None,
     on_trial: OnTrial | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -103,10 +124,12 @@ def segments(
         slots: says before each Tuner how many trials are to run at once in it; a cluster may have grown.
         segment: trials per Tuner; what `segment_for` says by default.
         patience: seconds for which a trial may show nothing before its worker is taken as hung; for ever by default.
+        room: says how many trials the machines hold that are alive; without it one waits for machines for ever.
         on_trial: called with the record of each ended trial.
         on_progress: called with a trial's number and latest stretch of training.
 
     Raises:
+        Outage: if no trial runs, and there is no `room` for one for `MACHINE_SECONDS`; the study can be resumed.
         KeyboardInterrupt: on Ctrl-C; the study can be resumed.
     """
     storage = trials.parent / "ray"
@@ -120,7 +143,7 @@ def segments(
                 on_progress=on_progress,
                 segment=segment or segment_for(now),
             )
-            if fit(trainable, searcher, storage, now, patience):
+            if fit(trainable, searcher, storage, now, Losses(searcher, patience, room)):
                 raise KeyboardInterrupt
             searcher.settle()
             gc.collect()  # a Tuner is full of cycles: its trials would stay for many segments before Python looks
@@ -128,7 +151,7 @@ def segments(
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int, patience: float | None) -> bool:
+def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int, losses: Losses) -> bool:
     """Run one Tuner quietly until the searcher has finished; return whether Ctrl-C ended it before."""
     config = tune.TuneConfig(
         search_alg=searcher, scheduler=Halving(searcher), num_samples=-1,
@@ -141,7 +164,7 @@ def fit(trainable: Any, searcher: RaySearcher, storage: Path, slots: int, patien
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=0),  # the decider repeats what failed
         checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial is too short for one
-        callbacks=[Losses(searcher, patience)],
+        callbacks=[losses],
     )
     logger = logging.getLogger("ray.tune")
     level = logger.level
