@@ -30,8 +30,8 @@ class Record:
     `key` is unique to it and travels as the tag `raybd.record`. A `child` becomes a run of its own, a `parent`
     is written into the run folder's own run, a `model` is the MLflow model in `folder`. `files` are paths,
     `texts` whole contents, both by artifact name; paths count from the run folder, which may have moved before they
-    are sent. Times are milliseconds since 1970, fixed when the record is
-    made, so that sending it twice writes the same points.
+    are sent. Times are milliseconds since 1970, fixed when the record is made, so that sending it twice writes the
+    same points.
     """
 
     key: str
@@ -100,10 +100,10 @@ def split_artifacts(artifacts: Mapping[str, str | Path], run_dir: Path) -> tuple
     Raises:
         ValueError: if a path lies outside the run folder.
     """
-    home = run_dir.resolve()
+    home = run_dir.absolute()  # not resolved: a stage's folder may be a link to another disk
     texts = {name: value for name, value in artifacts.items() if isinstance(value, str)}
     paths = {name: value for name, value in artifacts.items() if isinstance(value, Path)}
-    return texts, {name: path.resolve().relative_to(home).as_posix() for name, path in paths.items()}
+    return texts, {name: path.absolute().relative_to(home).as_posix() for name, path in paths.items()}
 
 
 def trial_record(run_key: str, trial: Mapping[str, Any]) -> Record:

@@ -140,7 +140,6 @@ def test_a_killed_worker_loses_no_trial_and_none_is_counted_twice(workers, view,
     assert sorted(states(tmp_path)) == ["COMPLETE"] * 5 + ["FAIL"]
 
 
-@pytest.mark.slow
 def test_a_search_that_no_machine_can_hold_ends_and_is_resumed(workers, view, tmp_path, monkeypatch):
     gone = dataclasses.replace(workers, cpus=1000)
     with monkeypatch.context() as quick, open_decider(tmp_path, trials=2) as decider:
@@ -150,10 +149,14 @@ def test_a_search_that_no_machine_can_hold_ends_and_is_resumed(workers, view, tm
             gone.run(view, decider, trials=tmp_path / "trials")
     with open_decider(tmp_path, trials=2) as decider:
         workers.run(view, decider, trials=tmp_path / "trials")
-        assert [record.state for record in decider.records()] == ["complete"] * 2
-    assert "RUNNING" not in states(tmp_path)
+        cut, again = decider.records()[:2], decider.records()[2:]
+    assert [record.state for record in (*cut, *again)] == ["failed", "failed", "complete", "complete"]
+    assert {record.error for record in cut} == {"interrupted"}
+    assert [record.setting for record in again] == [record.setting for record in cut], "nothing that was asked is lost"
+    assert sorted(states(tmp_path)) == ["COMPLETE"] * 2 + ["FAIL"] * 2
 
 
+@pytest.mark.slow
 def test_errors_in_trials_end_the_search_with_their_text(workers, view, tmp_path):
     def broken():
         raise ArithmeticError("no such number")

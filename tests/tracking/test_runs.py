@@ -93,6 +93,15 @@ def test_rows_and_sequela_of_the_assessment_are_there_to_compare(tracker):
     assert sorted((point.step, point.value) for point in curve) == [(0, 0.9), (1, 0.95), (5, 0.99)]
 
 
+def test_a_file_behind_a_link_to_another_disk_is_tracked(tracker, run_dir, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "weights").write_text("w")
+    (run_dir / "select").symlink_to(tmp_path / "disk")
+    assert tracker.finish({}, {}, {"weights": run_dir / "select" / "weights"}).left == 0
+    parent = by_name(tracker)["demo"].info.run_id
+    assert [file.path for file in connect(tracker.uri).list_artifacts(parent)] == ["weights"]
+
+
 def test_artifacts_keep_their_given_names(tracker, run_dir):
     file = run_dir / "some.html"
     file.write_text("<p>")
