@@ -123,17 +123,17 @@ def is_outage(error: Exception) -> bool:
     return getattr(error, "error_code", "INTERNAL_ERROR") in _OUTAGES
 
 
-def is_locked_out(error: Exception) -> bool:
-    """Tell whether MLflow wants another user or password than it was given."""
-    return getattr(error, "error_code", "") == "UNAUTHENTICATED"
+def check_let_in(uri: str, error: Exception | None) -> None:
+    """See that a call did not fail for want of another user or password.
 
-
-def locked_out(uri: str, error: Exception) -> BadInput:
-    """Return what to tell of such an error."""
-    return BadInput(
-        f"tracking.uri: MLflow at {uri} does not let us in ({explain(error)}); expected a user and password that it "
-        "knows in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    )
+    Raises:
+        BadInput: if it did.
+    """
+    if error is not None and getattr(error, "error_code", "") == "UNAUTHENTICATED":
+        raise BadInput(
+            f"tracking.uri: MLflow at {uri} does not let us in ({explain(error)}); expected a user and password that "
+            "it knows in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from error
 
 
 def is_missing(error: Exception) -> bool:

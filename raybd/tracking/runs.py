@@ -11,7 +11,7 @@ import numpy as np
 
 from raybd.registry import BadInput, as_json
 from raybd.tracking import registry
-from raybd.tracking.client import Unreachable, is_locked_out, locked_out
+from raybd.tracking.client import Unreachable, check_let_in
 from raybd.tracking.outbox import Delivered
 from raybd.tracking.records import (
     Record,
@@ -146,9 +146,8 @@ class Tracker:
             BadInput: for a name or alias that MLflow reserves, or if it knows no such user and password.
         """
         registry.check_names(name, alias)
-        if model_uri is None and self._sender.error is not None and is_locked_out(self._sender.error):
-            raise locked_out(self.uri, self._sender.error)
         if model_uri is None:
+            check_let_in(self.uri, self._sender.error)
             raise Unreachable(
                 f"tracking.uri: the model has not reached MLflow at {self.uri}, so nothing was promoted; "
                 f"repeat it when the server is back ({self.reason or 'it waits in the outbox'})"

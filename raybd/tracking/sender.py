@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raybd.registry import BadInput, check_type, read_card, write_json
-from raybd.tracking.client import artifact_root, explain, is_locked_out, is_outage, locked_out, resolve_uri
+from raybd.tracking.client import artifact_root, check_let_in, explain, is_outage, resolve_uri
 from raybd.tracking.delivery import Delivery, experiment_of
 from raybd.tracking.moving import follow
 from raybd.tracking.outbox import Delivered, Outbox
@@ -88,9 +88,8 @@ class Sender:
                 self._connected().parent_id()
         except BadInput:
             raise
-        except Exception as error:
-            if is_locked_out(error):
-                raise locked_out(self.uri, error) from error
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            check_let_in(self.uri, error)
             self._failed(error)
 
     def send(self, record: Record, at_once: int | None = AT_ONCE) -> Delivered:

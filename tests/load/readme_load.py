@@ -38,5 +38,6 @@ def _backlog(found: dict[str, Any]) -> str:
         f"`{found['command']}`: the trials of 64 such workers ({found['rate']:g} a second) recorded through `mlflow "
         f"server` on PostgreSQL: {found['behind_when_the_last_arrived']} of {found['trials']:,} behind when the last "
         f"arrived, all written {late:.1f} s later; CPU per trial {cpu['driver']:.0f} ms in the driver, "
-        f"{cpu['server_and_database']:.0f} ms in server and database (2 cores, alone on them)."
+        f"{cpu['server_and_database']:.0f} ms in server and database ({found['machine']['cores']} cores, "
+        f"load average {found['machine']['load_average'][0]:.1f})."
     )

@@ -133,10 +133,10 @@ def _on_loopback() -> Iterator[None]:
 def _slots(cpus: int, gpus: float, *, promised: bool, begun: bool) -> int:
     """How many trials fit. A run that has `begun` saw that one does: what waits for machines lost since is the pool."""
     slots = room(cpus, gpus)
-    none = f"no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial"
-    if slots < 1 and promised and not begun:
-        raise Outage(f"resources: {none}, and none came in {MACHINE_SECONDS / 60:g} minutes")
     if slots < 1 and not begun:
+        none = f"no machine of the cluster has {cpus} CPUs and {gpus:g} GPUs for a trial"
+        if promised:
+            raise Outage(f"resources: {none}, and none came in {MACHINE_SECONDS / 60:g} minutes")
         raise BadInput(
             f"resources: {none}; where an autoscaler is to bring one, say with resources.workers how many trials "
             "at once it is to bring machines for"
